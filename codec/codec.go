@@ -1,0 +1,162 @@
+// Package codec turns works, reports and resync requests into CloudEvents and
+// back, exactly as Open Cluster Management's own clients write them.
+//
+// It is pure: no clock other than for the time attribute, no network, no
+// Kubernetes client. Bytes stay bytes: a [Bundle] and a [Report] keep their
+// JSON as it was on the wire, so that storing, comparing and forwarding one
+// costs no parse; [Bundle.Work] and [Report.Status] parse on demand.
+//
+// # Guarantees
+//
+// Encode and Decode are inverse: for every message m that encodes,
+// Decode(m.Encode(a)) yields a and a value equal to m. Decode never panics,
+// whatever the event holds; it caps sizes and nesting before it parses. Bodies
+// larger than [MaxPayload] or nested deeper than [MaxDepth] are malformed.
+//
+// Values are immutable by convention: nobody changes the byte slices of a
+// message after it was made, so they may be shared freely.
+package codec
+
+import (
+	"errors"
+	"time"
+
+	"github.com/fleetcast-io/fleetcast/pkg/event"
+)
+
+// DataType is the one data type spoken so far (OCM: manifestbundles).
+const DataType = "io.open-cluster-management.works.v1alpha1.manifestbundles"
+
+// Extension attributes of OCM's protocol.
+const (
+	attrCluster    = "clustername"
+	attrSource     = "originalsource"
+	attrResourceID = "resourceid"
+	attrGeneration = "resourceversion"
+	attrSequence   = "sequenceid"
+	attrDeletion   = "deletiontimestamp"
+	attrMetadata   = "metadata"
+	attrHash       = "statushash"
+	attrTrace      = "logtracing"
+)
+
+// Limits. Metadata must fit an MQTT user property of 65,535 bytes; client
+// libraries cut longer ones off silently.
+const (
+	MaxMetadata = 60 << 10
+	MaxPayload  = 8 << 20
+	MaxDepth    = 200
+)
+
+var (
+	// ErrUnknownType is wrapped by Decode for an event of a type that this
+	// package does not know. It may be meant for somebody else on the topic.
+	ErrUnknownType = errors.New("unknown event type")
+
+	// ErrMalformed is wrapped by Decode and the parsing methods for an event of
+	// a known type that does not hold what the type requires.
+	ErrMalformed = errors.New("malformed event")
+
+	// ErrMetadataTooLarge is wrapped by NewBundle and NewReport for an object
+	// whose metadata exceeds MaxMetadata after what is never sent was removed.
+	ErrMetadataTooLarge = errors.New("object metadata too large")
+
+	// ErrGenerationRange is wrapped by Encode for a generation that does not
+	// fit the 32-bit integer of the CloudEvents type system.
+	ErrGenerationRange = errors.New("generation out of range")
+)
+
+// An Action is the last segment of an event's type. Receivers of bundles do not
+// branch on it: what makes a deletion is DeletedAt.
+type Action string
+
+// Actions of OCM's protocol.
+const (
+	Create         Action = "create_request"
+	Update         Action = "update_request"
+	Delete         Action = "delete_request"
+	ResyncRequest  Action = "resync_request"
+	ResyncResponse Action = "resync_response"
+)
+
+// A Message is a Bundle, a Report, a SpecResync or a StatusResync.
+type Message interface {
+	// Encode writes the message as an event with this action. It fails for an
+	// action that does not go with the message, and for a message that lacks
+	// what the wire requires.
+	Encode(Action) (event.Event, error)
+}
+
+// A Bundle is what one source wants one cluster to run: the manifests of one
+// ManifestWork, on their way from source to agent.
+type Bundle struct {
+	// ID identifies the work for its source and its agent (OCM: resourceid).
+	ID string
+	// Source owns the work; Cluster shall run it.
+	Source, Cluster string
+	// Generation orders versions of one ID. 0 means unversioned: such a bundle
+	// always replaces what is there.
+	Generation int64
+	// DeletedAt is when the work was deleted, UTC; zero means it was not.
+	DeletedAt time.Time
+	// Metadata is the JSON of the work's ObjectMeta. It may be empty on a
+	// deletion; the ID then stands in for the name.
+	Metadata []byte
+	// Payload is the JSON of the manifests and their options. Empty on a
+	// deletion.
+	Payload []byte
+	// Trace is the JSON object of the logtracing attribute; "" stands for {}.
+	Trace string
+}
+
+// Deleting says whether the bundle asks for deletion.
+func (b Bundle) Deleting() bool { return !b.DeletedAt.IsZero() }
+
+// A Report is what an agent says of one work, on its way from agent to source.
+type Report struct {
+	// ID, Source, Cluster and Generation are those of the bundle reported on.
+	ID, Source, Cluster string
+	Generation          int64
+	// Agent is the identity of the reporter (CloudEvents source).
+	Agent string
+	// Sequence orders the reports on one ID.
+	Sequence Sequence
+	// Hash is the OCM status hash of the status: 64 hex digits, or empty if the
+	// agent did not say.
+	Hash string
+	// Metadata is the JSON of the agent's ObjectMeta of the work; may be empty.
+	Metadata []byte
+	// Payload is the JSON of the conditions and manifest statuses.
+	Payload []byte
+	// Trace is the JSON object of the logtracing attribute; "" stands for {}.
+	Trace string
+}
+
+// A SpecResync is an agent's question: this is what I hold, send what I lack.
+// It is never split: what it does not list counts as not held.
+type SpecResync struct {
+	// Agent asks, for Cluster, the Source; an empty Source asks all.
+	Agent, Source, Cluster string
+	Versions               []Version
+}
+
+// A Version is the generation of one work that an agent holds.
+type Version struct {
+	ID         string `json:"resourceID"`
+	Generation int64  `json:"resourceVersion"`
+}
+
+// A StatusResync is a source's question: these are the statuses I hold, report
+// what differs. Without hashes it asks for every status there is. It may be
+// split as long as no part is without hashes.
+type StatusResync struct {
+	// Source asks Cluster; an empty Cluster asks all.
+	Source, Cluster string
+	Hashes          []StatusHash
+}
+
+// A StatusHash is the hash of one work's status as its source holds it.
+type StatusHash struct {
+	ID   string `json:"resourceID"`
+	Hash string `json:"statusHash"`
+}

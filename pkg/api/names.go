@@ -1,0 +1,77 @@
+// Package api gathers what the Open Cluster Management APIs fix beside their
+// types: the names of finalizers, annotations, conditions and reasons that
+// other tools rely on, and the CRDs. The types themselves come from
+// open-cluster-management.io/api.
+package api
+
+// Finalizers of the work API.
+const (
+	// WorkFinalizer keeps a ManifestWork until its cluster confirmed that its
+	// manifests are gone.
+	WorkFinalizer = "cluster.open-cluster-management.io/manifest-work-cleanup"
+	// AppliedWorkFinalizer keeps an AppliedManifestWork until the objects it
+	// owns are gone.
+	AppliedWorkFinalizer = "cluster.open-cluster-management.io/applied-manifest-work-cleanup"
+)
+
+// Annotations and labels that OCM's CloudEvents clients use.
+const (
+	// GenerationAnnotation lets a source choose the version of a work that has
+	// no metadata.generation.
+	GenerationAnnotation = "cloudevents.open-cluster-management.io/resourceversion"
+	// SequenceAnnotation holds the last applied status sequence.
+	SequenceAnnotation = "cloudevents.open-cluster-management.io/sequenceid"
+	// DataTypeAnnotation is on every work rebuilt by an agent.
+	DataTypeAnnotation = "cloudevents.open-cluster-management.io/datatype"
+	// SourceLabel names the source that owns a work rebuilt by an agent.
+	SourceLabel = "cloudevents.open-cluster-management.io/originalsource"
+	// TracePrefix begins the annotations that travel in the logtracing
+	// attribute.
+	TracePrefix = "logging.open-cluster-management.io/"
+	// SpecHashAnnotation is the hash of the desired object on a live object
+	// whose fields are partly ignored.
+	SpecHashAnnotation = "open-cluster-management.io/config-spec-hash"
+)
+
+// Reasons of the Applied condition.
+const (
+	ReasonManifestApplied      = "AppliedManifestComplete"
+	ReasonManifestFailed       = "AppliedManifestFailed"
+	ReasonWorkApplied          = "AppliedManifestWorkComplete"
+	ReasonWorkFailed           = "AppliedManifestWorkFailed"
+	ReasonManifestIgnoreFailed = "AppliedManifestSSAIgnoreFieldError"
+)
+
+// Reasons of the Available condition, of a manifest and of a work.
+const (
+	ReasonResourceAvailable     = "ResourceAvailable"
+	ReasonResourceNotAvailable  = "ResourceNotAvailable"
+	ReasonResourceUnfetched     = "FetchingResourceFailed"
+	ReasonResourceUnidentified  = "IncompleteResourceMeta"
+	ReasonResourcesAvailable    = "ResourcesAvailable"
+	ReasonResourcesNotAvailable = "ResourcesNotAvailable"
+	ReasonResourcesUnknown      = "ResourcesStatusUnknown"
+)
+
+// Deletion, as a cluster reports it.
+const (
+	// ConditionDeleted confirms that nothing of a deleted work is left.
+	ConditionDeleted = "Deleted"
+	ReasonDeleted    = "ManifestsDeleted"
+	// ConditionDeleting is true while objects of a deleted work remain.
+	ConditionDeleting = "Deleting"
+	ReasonDeleting    = "WorkDeleting"
+)
+
+// ConditionDispatched is this project's own condition on a ManifestWork. The
+// hub sets it to false when a work cannot be sent to its cluster at all, with
+// one of the reasons below, and removes it when it can. Agents never report it.
+const (
+	ConditionDispatched = "Dispatched"
+	ReasonTooLarge      = "TooLarge"
+	ReasonInvalid       = "Invalid"
+)
+
+// FieldManager is how the agent signs what it applies, unless a work asks for
+// another name.
+const FieldManager = "work-agent"

@@ -1,0 +1,90 @@
+// Package sources publishes works to clusters and takes their reports: the hub
+// side of the conversation.
+//
+// A [Source] holds the desired state; the [Dispatcher] moves it. The dispatcher
+// keeps no state that cannot be had again from the source: after a restart, a
+// lost broker or a new leader it compares and sends what is missing.
+//
+// # Guarantees
+//
+//   - What is newest in the source is sent; versions in between are skipped
+//     when they come faster than the broker takes them.
+//   - A cluster that is slow or away delays no other cluster: keys are queued
+//     by cluster and served in turn.
+//   - A report is acknowledged to the broker when Source.Report returned nil:
+//     when it is safe.
+//   - Cluster and source of a report or a question are those of its address. An
+//     event that claims another is dropped and counted.
+//   - A source that is not loaded answers nothing, and nothing is answered with
+//     a deletion of a work of which the source holds no tombstone.
+package sources
+
+import (
+	"context"
+	"errors"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+// ErrNotLoaded is wrapped by a Source that does not know all its works yet.
+// The dispatcher then answers nobody and tries again.
+var ErrNotLoaded = errors.New("source not loaded")
+
+// A Key names one work of the source.
+type Key struct {
+	Cluster, ID string
+}
+
+// A Source holds the works of one source ID. Its methods are called
+// concurrently.
+type Source interface {
+	// Bundle returns the newest state of one work, and false if the source does
+	// not hold it. A deleted work is held, as a deleting bundle, until its
+	// cluster confirmed.
+	Bundle(ctx context.Context, k Key) (codec.Bundle, bool, error)
+
+	// Held returns what the source holds for one cluster, in any order; an
+	// unknown cluster has nothing.
+	Held(ctx context.Context, cluster string) ([]Held, error)
+
+	// Clusters returns the clusters that have works.
+	Clusters(ctx context.Context) ([]string, error)
+
+	// Report takes what a cluster says of one of its works. It decides by
+	// generation and sequence whether the report is news, and returns the
+	// verdict; an error means that the report is not safe yet and shall come
+	// again.
+	Report(ctx context.Context, r codec.Report) (Verdict, error)
+}
+
+// Held is one work as far as comparing needs it.
+type Held struct {
+	ID string
+	// Generation is the newest there is; Deleting that it is a deletion.
+	Generation int64
+	Deleting   bool
+	// Reported is the generation of the last accepted report, 0 if none.
+	Reported int64
+	// StatusHash is the status hash as the source holds it; a work without a
+	// report has the hash of an empty status.
+	StatusHash string
+}
+
+// A Verdict is what became of a report.
+type Verdict string
+
+// Verdicts. All but Accepted mean that nothing changed.
+const (
+	Accepted  Verdict = "accepted"
+	Unchanged Verdict = "unchanged" // The source has this status already.
+	Stale     Verdict = "stale"     // An older sequence or generation.
+	Foreign   Verdict = "foreign"   // The work belongs to another cluster.
+	Unknown   Verdict = "unknown"   // The source does not hold the work.
+)
+
+// A Refuser is a Source that wants to know which of its works can never be
+// sent as they are. Refused is called again only for a newer generation; with
+// a nil reason it says that the work could be sent after all.
+type Refuser interface {
+	Refused(ctx context.Context, k Key, generation int64, reason error) error
+}
