@@ -1,0 +1,180 @@
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
+)
+
+// errLater is what a handler says that could not keep an event.
+var errLater = errors.New("disk full")
+
+// handling is for handlers that only want the delivery.
+func handling(then func(brokers.Delivery)) listening {
+	return listening{handle: func(_ context.Context, d brokers.Delivery) { then(d) }}
+}
+
+// sendMany publishes n events with a key each.
+func (e *env) sendMany(tr brokers.Transport, source, cluster string, n int) []event.Event {
+	e.Helper()
+	events := make([]event.Event, n)
+	for i := range events {
+		events[i] = e.event()
+		e.send(tr, toCluster(source, cluster, "key-"+id(events[i])), events[i])
+	}
+	return events
+}
+
+// again opens a new connection of the same identity and listens until an event
+// sent now has come. What shall not come again would have come by then from a
+// broker that keeps the order.
+func (e *env) again(hub brokers.Transport, source, cluster string) *listener {
+	e.Helper()
+	l := e.listen(e.agent(cluster), works(cluster))
+	l.await(e.sendMany(hub, source, cluster, 10)...)
+	return l
+}
+
+func nilAcknowledges(e *env) {
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	l := e.listen(agent, works(cluster))
+	events := e.sendMany(hub, source, cluster, 20)
+	l.await(events...)
+	l.stop()
+	e.close(agent)
+
+	e.again(hub, source, cluster).never("it was acknowledged", events...)
+}
+
+func rejectDrops(e *env) {
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	l := e.listenWith(agent, handling(func(d brokers.Delivery) {
+		d.Done(fmt.Errorf("not for this cluster: %w", brokers.ErrReject))
+	}), works(cluster))
+	events := e.sendMany(hub, source, cluster, 5)
+	l.await(events...)
+	l.stop()
+	e.close(agent)
+
+	e.again(hub, source, cluster).never("it was rejected", events...)
+}
+
+func errorRedelivers(e *env) {
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	var (
+		mu    sync.Mutex
+		times = make(map[string]int)
+	)
+	l := e.listenWith(agent, handling(func(d brokers.Delivery) {
+		mu.Lock()
+		times[id(d.Event)]++
+		first := times[id(d.Event)] == 1
+		mu.Unlock()
+		if first {
+			d.Done(fmt.Errorf("keep event: %w", errLater))
+			return
+		}
+		d.Done(nil)
+	}), works(cluster))
+	events := e.sendMany(hub, source, cluster, 5)
+	l.await(events...)
+	if !e.h.Redelivers {
+		l.stop()
+		e.close(agent)
+		l = e.listen(e.agent(cluster), works(cluster))
+		l.await(events...)
+		return
+	}
+	l.until("all events came again", func() bool {
+		n := make(map[string]int)
+		for _, d := range l.got {
+			n[id(d.Event)]++
+		}
+		for _, ev := range events {
+			if n[id(ev)] < 2 {
+				return false
+			}
+		}
+		return true
+	})
+	// An event that came late must not be left over for ever either.
+	more := e.sendMany(hub, source, cluster, 1)
+	l.await(more...)
+}
+
+func unsettledAgain(e *env) {
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	l := e.listenWith(agent, handling(func(brokers.Delivery) {}), works(cluster))
+	events := e.sendMany(hub, source, cluster, 5)
+	held := l.await(events...)
+	// One is settled with the others around it unsettled.
+	held[2].Done(nil)
+	l.stop()
+	e.close(agent)
+	// Too late, and without effect.
+	held[0].Done(nil)
+	held[1].Done(errLater)
+
+	second := e.agent(cluster)
+	l = e.listen(second, works(cluster))
+	unsettled := []event.Event{events[0], events[1], events[3], events[4]}
+	for i, d := range l.await(unsettled...) {
+		e.sameEvent(d.Event, unsettled[i])
+	}
+	l.stop()
+	e.close(second)
+	e.again(hub, source, cluster).never("it was acknowledged the second time", unsettled...)
+}
+
+func settledLater(e *env) {
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	l := e.listenWith(agent, handling(func(brokers.Delivery) {}), works(cluster))
+	events := e.sendMany(hub, source, cluster, 10)
+	held := l.await(events...)
+
+	// In reverse, each from a goroutine of its own.
+	for i := len(held) - 1; i >= 0; i-- {
+		settled := make(chan struct{})
+		go func() {
+			defer close(settled)
+			held[i].Done(nil)
+		}()
+		e.receive(settled, "Done returned")
+	}
+	l.stop()
+	e.close(agent)
+	if e.h.Sessions {
+		e.again(hub, source, cluster).never("it was acknowledged", events...)
+	}
+}
+
+func blockedHandle(e *env) {
+	const most = 300
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	entered, release := make(chan struct{}, 1), make(chan struct{})
+	l := e.listenWith(agent, handling(func(d brokers.Delivery) {
+		select {
+		case entered <- struct{}{}:
+		default:
+		}
+		e.hold(release)
+		d.Done(nil)
+	}), works(cluster))
+	events := e.sendMany(hub, source, cluster, 1)
+	e.receive(entered, "the first event came")
+	events = append(events, e.sendMany(hub, source, cluster, most)...)
+	// The connection that cannot deliver can still publish.
+	e.send(agent, toSource(source, cluster, ""), e.event())
+	close(release)
+	l.await(events...)
+}
