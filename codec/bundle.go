@@ -1,27 +1,194 @@
 package codec
 
 import (
-	"errors"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
 
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kjson "k8s.io/apimachinery/pkg/util/json"
 	workv1 "open-cluster-management.io/api/work/v1"
 
-	"github.com/fleetcast-io/fleetcast/pkg/event"
+	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
-
-var errTODO = errors.New("being written")
 
 // NewBundle describes a ManifestWork for the wire. The ID is the work's UID, or
 // ResourceID of its name where it has none; the generation is that of
-// api.GenerationAnnotation or else metadata.generation.
-func NewBundle(source string, w *workv1.ManifestWork) (Bundle, error) { return Bundle{}, errTODO }
+// api.GenerationAnnotation or else metadata.generation. A work with a deletion
+// timestamp becomes a deletion, without its manifests.
+//
+// Managed fields and kubectl's last applied configuration are never sent. The
+// manifests are not decoded and keep their bytes; w is not changed.
+//
+// The error wraps ErrMetadataTooLarge, ErrPayloadTooLarge, ErrGenerationRange
+// or ErrMalformed; none of them goes away by trying again.
+func NewBundle(source string, w *workv1.ManifestWork) (Bundle, error) {
+	b, err := newBundle(source, w)
+	if err != nil {
+		return Bundle{}, fmt.Errorf("bundle work %s/%s: %w", w.Namespace, w.Name, err)
+	}
+	return b, nil
+}
+
+func newBundle(source string, w *workv1.ManifestWork) (Bundle, error) {
+	b := Bundle{
+		ID:         string(w.UID),
+		Source:     source,
+		Cluster:    w.Namespace,
+		Generation: w.Generation,
+	}
+	if b.ID == "" {
+		if w.Name == "" {
+			return Bundle{}, malformed("it has neither UID nor name")
+		}
+		b.ID = ResourceID(source, w.Namespace, w.Name)
+	}
+	if text, ok := w.Annotations[api.GenerationAnnotation]; ok {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return Bundle{}, malformed("annotation %s: %.40q is not an integer", api.GenerationAnnotation, text)
+		}
+		b.Generation = n
+	}
+	var err error
+	meta := w.ObjectMeta
+	meta.UID = types.UID(b.ID)
+	if b.Metadata, err = formatMetadata(meta); err != nil {
+		return Bundle{}, err
+	}
+	if b.Trace, err = formatTrace(w.Annotations); err != nil {
+		return Bundle{}, err
+	}
+	if w.DeletionTimestamp.IsZero() {
+		if b.Payload, err = formatManifests(&w.Spec); err != nil {
+			return Bundle{}, err
+		}
+	} else {
+		b.DeletedAt = w.DeletionTimestamp.UTC()
+	}
+	return b, b.check()
+}
 
 // ResourceID is the ID that OCM's sources mint for a work: a UUID of version 5.
-func ResourceID(source, cluster, name string) string { return "" }
+// The same name always gives the same ID, also after the work was deleted.
+func ResourceID(source, cluster, name string) string {
+	const resource = "manifestworks.work.open-cluster-management.io"
+	seed := strings.Join([]string{source, resource, cluster, name}, "-")
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(seed)).String()
+}
 
-// Encode implements Message.
-func (b Bundle) Encode(a Action) (event.Event, error) { return event.Event{}, errTODO }
+// Work rebuilds the ManifestWork as an agent sees it: UID is ID, namespace is
+// Cluster, generation is Generation, the name falls back to ID, there is no
+// resource version, and api.SourceLabel and api.DataTypeAnnotation are set. A
+// deletion has a deletion timestamp.
+//
+// Unknown fields are ignored, values of the wrong type are errors that wrap
+// ErrMalformed. That every manifest is a JSON object is checked, what is in it
+// is not.
+func (b Bundle) Work() (*workv1.ManifestWork, error) {
+	w, err := b.work()
+	if err != nil {
+		return nil, fmt.Errorf("read work %q of cluster %q: %w", b.ID, b.Cluster, err)
+	}
+	return w, nil
+}
 
-// Work rebuilds the ManifestWork as an agent sees it (see OCM's agent codec):
-// UID is ID, namespace is Cluster, generation is Generation, the name falls back
-// to ID, and SourceLabel and DataTypeAnnotation are set.
-func (b Bundle) Work() (*workv1.ManifestWork, error) { return nil, errTODO }
+func (b Bundle) work() (*workv1.ManifestWork, error) {
+	meta, err := b.meta()
+	if err != nil {
+		return nil, err
+	}
+	meta.ResourceVersion = ""
+	trace, err := parseTrace(b.Trace)
+	if err != nil {
+		return nil, err
+	}
+	if meta.Annotations == nil {
+		meta.Annotations = make(map[string]string, len(trace)+1)
+	}
+	for key, value := range trace {
+		if strings.HasPrefix(key, api.TracePrefix) {
+			meta.Annotations[key] = value
+		}
+	}
+	meta.Annotations[api.DataTypeAnnotation] = DataType
+	w := &workv1.ManifestWork{ObjectMeta: meta}
+	if len(b.Payload) > 0 {
+		if err := parseManifests(b.Payload, &w.Spec); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// meta is the work's ObjectMeta with what the bundle itself says put over it.
+func (b Bundle) meta() (metav1.ObjectMeta, error) {
+	var meta metav1.ObjectMeta
+	if len(b.Metadata) > 0 {
+		if err := checkObject(attrMetadata, b.Metadata, MaxDepth); err != nil {
+			return meta, err
+		}
+		if err := kjson.Unmarshal(b.Metadata, &meta); err != nil {
+			return meta, malformed("%s: %w", attrMetadata, err)
+		}
+	}
+	if meta.Name == "" {
+		meta.Name = b.ID
+	}
+	meta.Namespace = b.Cluster
+	meta.UID = types.UID(b.ID)
+	meta.Generation = b.Generation
+	meta.DeletionTimestamp = nil
+	if b.Deleting() {
+		meta.DeletionTimestamp = &metav1.Time{Time: b.DeletedAt.Truncate(time.Second)}
+	}
+	if meta.Labels == nil {
+		meta.Labels = make(map[string]string, 1)
+	}
+	meta.Labels[api.SourceLabel] = b.Source
+	return meta, nil
+}
+
+func formatMetadata(meta metav1.ObjectMeta) ([]byte, error) {
+	meta.ManagedFields = nil
+	if _, ok := meta.Annotations[corev1.LastAppliedConfigAnnotation]; ok {
+		meta.Annotations = maps.Clone(meta.Annotations)
+		delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
+	}
+	metadata, err := json.Marshal(meta)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", attrMetadata, err)
+	}
+	if len(metadata) > MaxMetadata {
+		return nil, fmt.Errorf("%w: %d bytes of labels, annotations and the like, at most %d can be sent",
+			ErrMetadataTooLarge, len(metadata), MaxMetadata)
+	}
+	return metadata, nil
+}
+
+// formatTrace picks the annotations that OCM's clients carry as log fields.
+func formatTrace(annotations map[string]string) (string, error) {
+	var trace map[string]string
+	for key, value := range annotations {
+		if strings.HasPrefix(key, api.TracePrefix) {
+			if trace == nil {
+				trace = make(map[string]string)
+			}
+			trace[key] = value
+		}
+	}
+	if trace == nil {
+		return "", nil
+	}
+	text, err := json.Marshal(trace)
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", attrTrace, err)
+	}
+	return string(text), nil
+}

@@ -9,9 +9,12 @@
 // # Guarantees
 //
 // Encode and Decode are inverse: for every message m that encodes,
-// Decode(m.Encode(a)) yields a and a value equal to m. Decode never panics,
-// whatever the event holds; it caps sizes and nesting before it parses. Bodies
-// larger than [MaxPayload] or nested deeper than [MaxDepth] are malformed.
+// Decode(m.Encode(a)) yields a and a value equal to m, where an empty slice
+// equals nil and a Trace of {} equals "". Encode does not parse: that Metadata,
+// Payload and Trace are JSON objects is up to whoever made them, which is
+// NewBundle, NewReport or Decode as a rule. Decode never panics, whatever the
+// event holds; it caps sizes and nesting before it parses. Bodies larger than
+// [MaxPayload] or nested deeper than [MaxDepth] are malformed.
 //
 // Values are immutable by convention: nobody changes the byte slices of a
 // message after it was made, so they may be shared freely.
@@ -40,12 +43,19 @@ const (
 	attrTrace      = "logtracing"
 )
 
-// Limits. Metadata must fit an MQTT user property of 65,535 bytes; client
-// libraries cut longer ones off silently.
+// Limits.
 const (
+	// MaxMetadata is how many bytes of metadata NewBundle and NewReport make at
+	// most. The attribute must fit an MQTT user property of 65,535 bytes, which
+	// is what Encode and Decode allow; client libraries cut longer ones off
+	// silently.
 	MaxMetadata = 60 << 10
-	MaxPayload  = 8 << 20
-	MaxDepth    = 200
+	// MaxPayload is how many bytes a body may have.
+	MaxPayload = 8 << 20
+	// MaxDepth is how deep JSON may be nested.
+	MaxDepth = 200
+	// MaxListed is how many works one resync request may list.
+	MaxListed = 200_000
 )
 
 var (
@@ -54,15 +64,22 @@ var (
 	ErrUnknownType = errors.New("unknown event type")
 
 	// ErrMalformed is wrapped by Decode and the parsing methods for an event of
-	// a known type that does not hold what the type requires.
+	// a known type that does not hold what the type requires, and by Encode,
+	// NewBundle and NewReport for what would become such an event.
 	ErrMalformed = errors.New("malformed event")
 
 	// ErrMetadataTooLarge is wrapped by NewBundle and NewReport for an object
-	// whose metadata exceeds MaxMetadata after what is never sent was removed.
+	// whose metadata exceeds MaxMetadata after what is never sent was removed,
+	// and by Encode for metadata that no attribute can hold.
 	ErrMetadataTooLarge = errors.New("object metadata too large")
 
-	// ErrGenerationRange is wrapped by Encode for a generation that does not
-	// fit the 32-bit integer of the CloudEvents type system.
+	// ErrPayloadTooLarge is wrapped by NewBundle, NewReport and Encode for a
+	// body that exceeds MaxPayload.
+	ErrPayloadTooLarge = errors.New("payload too large")
+
+	// ErrGenerationRange is wrapped by NewBundle and Encode for a generation
+	// that is negative or does not fit the 32-bit integer of the CloudEvents
+	// type system.
 	ErrGenerationRange = errors.New("generation out of range")
 )
 
@@ -77,6 +94,18 @@ const (
 	Delete         Action = "delete_request"
 	ResyncRequest  Action = "resync_request"
 	ResyncResponse Action = "resync_response"
+)
+
+// Types of events: the data type, the subresource and the action.
+const (
+	specCreate           = DataType + ".spec." + string(Create)
+	specUpdate           = DataType + ".spec." + string(Update)
+	specDelete           = DataType + ".spec." + string(Delete)
+	specResyncRequest    = DataType + ".spec." + string(ResyncRequest)
+	specResyncResponse   = DataType + ".spec." + string(ResyncResponse)
+	statusUpdate         = DataType + ".status." + string(Update)
+	statusResyncRequest  = DataType + ".status." + string(ResyncRequest)
+	statusResyncResponse = DataType + ".status." + string(ResyncResponse)
 )
 
 // A Message is a Bundle, a Report, a SpecResync or a StatusResync.
@@ -105,7 +134,8 @@ type Bundle struct {
 	// Payload is the JSON of the manifests and their options. Empty on a
 	// deletion.
 	Payload []byte
-	// Trace is the JSON object of the logtracing attribute; "" stands for {}.
+	// Trace is the JSON object of strings of the logtracing attribute; ""
+	// stands for {}.
 	Trace string
 }
 
@@ -128,7 +158,8 @@ type Report struct {
 	Metadata []byte
 	// Payload is the JSON of the conditions and manifest statuses.
 	Payload []byte
-	// Trace is the JSON object of the logtracing attribute; "" stands for {}.
+	// Trace is the JSON object of strings of the logtracing attribute; ""
+	// stands for {}.
 	Trace string
 }
 

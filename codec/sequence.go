@@ -18,6 +18,7 @@ const (
 	sequenceNode  = 1
 	stepBits      = 12
 	nodeBits      = 10
+	timeBits      = 41
 	stepMask      = 1<<stepBits - 1
 )
 
@@ -25,7 +26,11 @@ const (
 // stepped back therefore costs order nothing, as long as s is the highest ever
 // issued: persist it.
 func (s Sequence) Next(now time.Time) Sequence {
-	at := Sequence(max(now.UnixMilli()-sequenceEpoch, 0)<<(nodeBits+stepBits) | sequenceNode<<stepBits)
+	ms := now.UnixMilli() - sequenceEpoch
+	if ms < 0 || ms >= 1<<timeBits {
+		ms = 0 // No clock is set like that; s alone counts.
+	}
+	at := Sequence(ms<<(nodeBits+stepBits) | sequenceNode<<stepBits)
 	if at > s {
 		return at
 	}
@@ -33,7 +38,7 @@ func (s Sequence) Next(now time.Time) Sequence {
 		return s + 1
 	}
 	// The millisecond is used up: step 0 of the next one.
-	ms := int64(s)>>(nodeBits+stepBits) + 1
+	ms = int64(s)>>(nodeBits+stepBits) + 1
 	return Sequence(ms<<(nodeBits+stepBits) | sequenceNode<<stepBits)
 }
 

@@ -10,6 +10,7 @@
 package event
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"iter"
@@ -65,12 +66,23 @@ func New(typ, source string, now time.Time, extra int) Event {
 	e.attrs = append(
 		e.attrs,
 		Attribute{SpecVersion, Version},
-		Attribute{ID, uuid.NewString()},
+		Attribute{ID, newID()},
 		Attribute{Source, source},
 		Attribute{Type, typ},
 		Attribute{Time, FormatTime(now)},
 	)
 	return e
+}
+
+// newID returns a random UUID of version 4. uuid.NewString would do the same at
+// the price of one more allocation, because it reads through an interface.
+func newID() string {
+	var id uuid.UUID
+	// Read never fails: it ends the program instead.
+	_, _ = rand.Read(id[:])
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id.String()
 }
 
 // Of returns an event of exactly these attributes; later duplicates win. It
@@ -165,16 +177,21 @@ func (e Event) Validate() error {
 }
 
 // FormatTime writes t in the canonical form of a CloudEvents timestamp:
-// RFC 3339, UTC, up to nanoseconds.
+// RFC 3339, UTC, up to nanoseconds. RFC 3339 knows the years 0 to 9999 only.
 func FormatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// ParseTime reads a CloudEvents timestamp.
+// ParseTime reads a CloudEvents timestamp. The result is in UTC, and such that
+// FormatTime can write it. The error wraps ErrInvalid.
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%w: timestamp %q: %w", ErrInvalid, clip(s), err)
 	}
-	return t.UTC(), nil
+	t = t.UTC()
+	if y := t.Year(); y < 0 || y > 9999 {
+		return time.Time{}, fmt.Errorf("%w: timestamp %q: year %d in UTC", ErrInvalid, clip(s), y)
+	}
+	return t, nil
 }
 
 // clip keeps what a peer sent from filling a log line.

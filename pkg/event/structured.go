@@ -1,8 +1,12 @@
 package event
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	ce "github.com/cloudevents/sdk-go/v2/event"
 	"github.com/cloudevents/sdk-go/v2/types"
@@ -12,8 +16,8 @@ import (
 const StructuredJSON = ce.ApplicationCloudEventsJSON
 
 // maxDepth bounds the nesting of a structured event before it is parsed: the
-// JSON reader behind it is recursive.
-const maxDepth = 200
+// JSON reader behind it is recursive. The envelope is one level of it.
+const maxDepth = 201
 
 // IsStructured reports whether a content type announces a whole event as the
 // body (CloudEvents JSON format 1.0, section 3), whatever its parameters.
@@ -28,8 +32,13 @@ func ParseStructured(contentType string, body []byte) (out Event, err error) {
 	if strings.TrimSpace(media) != StructuredJSON {
 		return Event{}, fmt.Errorf("%w: content type %q is not %s", ErrInvalid, clip(contentType), StructuredJSON)
 	}
-	if depth(body) > maxDepth {
+	if Depth(body) > maxDepth {
 		return Event{}, fmt.Errorf("%w: nested deeper than %d levels", ErrInvalid, maxDepth)
+	}
+	// The reader would stop at the end of the first value, and take bytes that
+	// are not UTF-8.
+	if !utf8.Valid(body) || !json.Valid(body) {
+		return Event{}, fmt.Errorf("%w: the body is not JSON", ErrInvalid)
 	}
 	// The SDK's reader is not written for hostile input; one bad event must
 	// not take its neighbours down.
@@ -106,36 +115,19 @@ func fromSDK(in ce.Event) (Event, error) {
 			e.Set(a.Name, a.Value)
 		}
 	}
-	for name, value := range in.Extensions() {
-		s, err := types.Format(value)
+	extensions := in.Extensions()
+	for _, name := range slices.Sorted(maps.Keys(extensions)) {
+		s, err := types.Format(extensions[name])
 		if err != nil {
 			return Event{}, fmt.Errorf("%w: extension %q: %w", ErrInvalid, clip(name), err)
 		}
 		e.Set(name, s)
 	}
-	return e, e.Validate()
-}
-
-// depth is the deepest nesting of objects and arrays in a JSON text; strings
-// are skipped. It need not be exact for text that is not JSON.
-func depth(b []byte) int {
-	deepest, now, inString := 0, 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inString:
-			if c == '\\' {
-				i++
-			} else if c == '"' {
-				inString = false
-			}
-		case c == '"':
-			inString = true
-		case c == '{' || c == '[':
-			now++
-			deepest = max(deepest, now)
-		case c == '}' || c == ']':
-			now--
-		}
+	if err := e.checkLimits(); err != nil {
+		return Event{}, err
 	}
-	return deepest
+	if err := e.Validate(); err != nil {
+		return Event{}, err
+	}
+	return e, nil
 }

@@ -1,0 +1,158 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fleetcast-io/fleetcast/pkg/event"
+)
+
+// hashDigits is how many hex digits a status hash has.
+const hashDigits = 64
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrMalformed, fmt.Errorf(format, args...))
+}
+
+// check says what keeps the bundle from being sent. It holds for every bundle
+// that Decode returns.
+func (b Bundle) check() error {
+	if err := checkNames(named{attrResourceID, b.ID}, named{event.Source, b.Source}, named{attrCluster, b.Cluster}); err != nil {
+		return err
+	}
+	if err := checkGeneration(b.Generation); err != nil {
+		return err
+	}
+	if b.Deleting() {
+		if err := checkDeletion(b.DeletedAt); err != nil {
+			return err
+		}
+	} else if len(b.Payload) == 0 {
+		return malformed("it has no manifests, and is no deletion")
+	}
+	return checkContent(b.Metadata, b.Payload, b.Trace)
+}
+
+// check says what keeps the report from being sent. It holds for every report
+// that Decode returns.
+func (r Report) check() error {
+	if err := checkNames(
+		named{attrResourceID, r.ID}, named{event.Source, r.Agent},
+		named{attrSource, r.Source}, named{attrCluster, r.Cluster},
+	); err != nil {
+		return err
+	}
+	if err := checkGeneration(r.Generation); err != nil {
+		return err
+	}
+	if r.Sequence <= 0 {
+		return malformed("it has no %s", attrSequence)
+	}
+	if r.Hash != "" && !isHash(r.Hash) {
+		return malformed("%s is not %d hex digits", attrHash, hashDigits)
+	}
+	if len(r.Payload) == 0 {
+		return malformed("it has no status")
+	}
+	return checkContent(r.Metadata, r.Payload, r.Trace)
+}
+
+type named struct{ name, value string }
+
+// checkNames requires names that every peer and broker can carry.
+func checkNames(names ...named) error {
+	for _, n := range names {
+		if n.value == "" {
+			return malformed("it has no %s", n.name)
+		}
+		if err := checkText(n.name, n.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkText(name, value string) error {
+	if len(value) > event.MaxValue {
+		return malformed("%s has %d bytes, at most %d are allowed", name, len(value), event.MaxValue)
+	}
+	if !event.IsText(value) {
+		return malformed("%s holds control characters or is not UTF-8", name)
+	}
+	return nil
+}
+
+func checkGeneration(n int64) error {
+	if n < 0 || n > math.MaxInt32 {
+		return fmt.Errorf("%w: %d is not between 0 and %d", ErrGenerationRange, n, math.MaxInt32)
+	}
+	return nil
+}
+
+// checkDeletion refuses years that RFC 3339 cannot spell. The zero time is
+// taken: it means that there is no deletion.
+func checkDeletion(t time.Time) error {
+	if y := t.UTC().Year(); t.IsZero() || y < 0 || y > 9999 {
+		return malformed("%s is in the year %d", attrDeletion, y)
+	}
+	return nil
+}
+
+// checkContent looks at what costs little: sizes and first bytes.
+func checkContent(metadata, payload []byte, trace string) error {
+	if len(metadata) > event.MaxValue {
+		return fmt.Errorf("%w: %d bytes, at most %d can be sent", ErrMetadataTooLarge, len(metadata), event.MaxValue)
+	}
+	if len(payload) > MaxPayload {
+		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrPayloadTooLarge, len(payload), MaxPayload)
+	}
+	if len(metadata) > 0 && !startsObject(metadata) {
+		return malformed("%s is not a JSON object", attrMetadata)
+	}
+	if len(payload) > 0 && !startsObject(payload) {
+		return malformed("the body is not a JSON object")
+	}
+	if trace == "" {
+		return nil
+	}
+	if !startsObject([]byte(trace)) {
+		return malformed("%s is not a JSON object", attrTrace)
+	}
+	return checkText(attrTrace, trace)
+}
+
+// checkObject requires a JSON object of at most this depth, in order of cost.
+func checkObject(what string, text []byte, depth int) error {
+	switch {
+	case !startsObject(text):
+		return malformed("%s is not a JSON object", what)
+	case event.Depth(text) > depth:
+		return malformed("%s is nested deeper than %d levels", what, depth)
+	case !utf8.Valid(text):
+		return malformed("%s is not UTF-8", what)
+	case !json.Valid(text):
+		return malformed("%s is not JSON", what)
+	}
+	return nil
+}
+
+func startsObject(text []byte) bool {
+	text = bytes.TrimLeft(text, " \t\r\n")
+	return len(text) > 0 && text[0] == '{'
+}
+
+func isHash(s string) bool {
+	if len(s) != hashDigits {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
