@@ -1,0 +1,267 @@
+package agents
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/queue"
+)
+
+// Options tune an Agent. The zero value works but for Sources.
+type Options struct {
+	// Sources are the IDs of the sources whose works this agent takes. At least
+	// one is required; an event of any other is dropped and counted.
+	Sources []string
+
+	// ID is how the agent signs its reports (CloudEvents source). Default: the
+	// cluster's name with "-work-agent".
+	ID string
+
+	// Workers is how many works are applied at the same time. Default 10.
+	Workers int
+
+	// StatusInterval is how often works are looked at when nothing tells that
+	// they changed (OCM: status-sync-interval). Default one minute; jittered up
+	// to twice that.
+	StatusInterval time.Duration
+
+	// ApplyInterval is how often works are applied again although nothing
+	// changed, in case a watch missed something. Default ten minutes; jittered
+	// up to twice that.
+	ApplyInterval time.Duration
+
+	// ResyncInterval is how often the sources are asked for what this agent
+	// lacks, beside each time the broker is reached. Default ten minutes;
+	// jittered up to twice that.
+	ResyncInterval time.Duration
+
+	// TombstoneAge is how long the agent remembers that a work was deleted, to
+	// withstand late copies of it. Default 30 days.
+	TombstoneAge time.Duration
+
+	// Log is where the agent tells what it does. Default: nowhere.
+	Log *slog.Logger
+
+	// Now is the clock, for tests. Default time.Now.
+	Now func() time.Time
+}
+
+func (o Options) withDefaults(cluster string) Options {
+	orDuration := func(d *time.Duration, otherwise time.Duration) {
+		if *d <= 0 {
+			*d = otherwise
+		}
+	}
+	orDuration(&o.StatusInterval, time.Minute)
+	orDuration(&o.ApplyInterval, 10*time.Minute)
+	orDuration(&o.ResyncInterval, 10*time.Minute)
+	orDuration(&o.TombstoneAge, 30*24*time.Hour)
+	if o.ID == "" {
+		o.ID = cluster + "-work-agent"
+	}
+	if o.Workers <= 0 {
+		o.Workers = 10
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// An Agent runs the works of one cluster. Make one with New.
+type Agent struct {
+	cluster   string
+	o         Options
+	log       *slog.Logger
+	applier   Applier
+	transport brokers.Transport
+
+	state  *state
+	work   *queue.Queue[string, string] // Works to apply, by source and ID.
+	outbox *queue.Queue[string, string] // Reports to send; ID "" asks the source for a resync.
+
+	listening atomic.Bool
+
+	mu   sync.Mutex
+	seen map[string]bool // Drop reasons that were told already.
+	full map[Key]bool    // Queued works that are to be applied, not only looked at.
+}
+
+// New returns the agent of one cluster. It reads the store, which it then owns
+// until Run returns.
+func New(cluster string, store Store, applier Applier, t brokers.Transport, o Options) (*Agent, error) {
+	if cluster == "" {
+		return nil, errors.New("new agent: the cluster has no name")
+	}
+	if len(o.Sources) == 0 || slices.Contains(o.Sources, "") {
+		return nil, fmt.Errorf("new agent of cluster %s: name at least one source to take works from", cluster)
+	}
+	o = o.withDefaults(cluster)
+	s, err := newState(store, o.Now)
+	if err != nil {
+		return nil, fmt.Errorf("new agent of cluster %s: %w", cluster, err)
+	}
+	return &Agent{
+		cluster: cluster, o: o, log: o.Log, applier: applier, transport: t,
+		state:  s,
+		work:   queue.New[string, string](queue.Options{}),
+		outbox: queue.New[string, string](queue.Options{}),
+		seen:   map[string]bool{},
+		full:   map[Key]bool{},
+	}, nil
+}
+
+// Changed says that something of a work changed on the cluster, so that it is
+// applied again soon. It does not block, and may be called before Run.
+func (a *Agent) Changed(source, id string) { a.apply(Key{source, id}) }
+
+// Listening says whether the agent's subscription is established right now. An
+// agent that is not listening goes on with what it has.
+func (a *Agent) Listening() bool { return a.listening.Load() }
+
+// Run works until ctx ends, and returns nil then. It starts with what the store
+// holds, whether or not the broker can be reached. An error is one that waiting
+// does not cure.
+func (a *Agent) Run(ctx context.Context) error {
+	a.prepare()
+	// Reports of the last applications are still to be committed when the
+	// workers have ended, so the state outlives them.
+	stateCtx, stopState := context.WithCancel(context.WithoutCancel(ctx))
+	var committing sync.WaitGroup
+	committing.Go(func() { a.state.run(stateCtx) })
+	defer func() {
+		stopState()
+		committing.Wait()
+	}()
+
+	g, ctx := errgroup.WithContext(ctx)
+	for range a.o.Workers {
+		g.Go(func() error { a.runWorks(ctx); return nil })
+	}
+	for range min(a.o.Workers, 4) {
+		g.Go(func() error { a.runOutbox(ctx); return nil })
+	}
+	g.Go(func() error { a.runTicks(ctx); return nil })
+	g.Go(func() error { return a.subscribe(ctx) })
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("agent of cluster %s: %w", a.cluster, err)
+	}
+	return nil
+}
+
+// prepare queues what the store says is to be done.
+func (a *Agent) prepare() {
+	works, gone, unsent := 0, 0, 0
+	a.state.each(func(k Key, r *Record) {
+		if r.Gone() {
+			gone++
+		} else {
+			works++
+			a.apply(k)
+		}
+		if r.Unsent {
+			unsent++
+			a.outbox.Add(k.Source, k.ID)
+		}
+	})
+	a.log.Info("agent starts with what it holds", "works", works, "unsent_reports", unsent, "tombstones", gone)
+}
+
+// runTicks looks at works, asks for resyncs and forgets old tombstones, each in
+// its own time.
+func (a *Agent) runTicks(ctx context.Context) {
+	jittered := func(d time.Duration) *time.Timer { return time.NewTimer(d + rand.N(d)) }
+	status, again := jittered(a.o.StatusInterval), jittered(a.o.ApplyInterval)
+	resync, forget := jittered(a.o.ResyncInterval), jittered(time.Hour)
+	for _, t := range []*time.Timer{status, again, resync, forget} {
+		defer t.Stop()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-status.C:
+			a.each(a.look)
+			status.Reset(a.o.StatusInterval + rand.N(a.o.StatusInterval))
+		case <-again.C:
+			a.each(a.apply)
+			again.Reset(a.o.ApplyInterval + rand.N(a.o.ApplyInterval))
+		case <-resync.C:
+			a.askAll()
+			resync.Reset(a.o.ResyncInterval + rand.N(a.o.ResyncInterval))
+		case <-forget.C:
+			a.forgetTombstones()
+			forget.Reset(time.Hour + rand.N(time.Hour))
+		}
+	}
+}
+
+// each calls f for the works that are not gone.
+func (a *Agent) each(f func(Key)) {
+	a.state.each(func(k Key, r *Record) {
+		if !r.Gone() {
+			f(k)
+		}
+	})
+}
+
+// apply queues the work to be applied or deleted.
+func (a *Agent) apply(k Key) {
+	a.demand(k)
+	a.work.Add(k.Source, k.ID)
+}
+
+// demand notes that the work's next turn is an application.
+func (a *Agent) demand(k Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.full[k] = true
+}
+
+// demanded takes that note.
+func (a *Agent) demanded(k Key) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	full := a.full[k]
+	delete(a.full, k)
+	return full
+}
+
+// look queues the work to be observed, unless it is to be applied anyway.
+func (a *Agent) look(k Key) {
+	r := a.state.get(k)
+	if r == nil || r.Report.ID == "" || r.Bundle.Deleting() {
+		return // Whoever applies or deletes it looks at it, too.
+	}
+	a.work.Add(k.Source, k.ID)
+}
+
+func (a *Agent) forgetTombstones() {
+	a.state.change(mutation{decide: func(d *draft) {
+		for _, k := range d.keys() {
+			if r := d.get(k); r.Gone() && !r.Unsent && a.o.Now().Sub(r.GoneAt) > a.o.TombstoneAge {
+				d.put(k, nil)
+			}
+		}
+	}})
+}
+
+// report completes what an applier said.
+func (a *Agent) report(r codec.Report, s codec.Sequence) codec.Report {
+	r.Agent, r.Sequence = a.o.ID, s
+	return r
+}

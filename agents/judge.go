@@ -1,0 +1,145 @@
+package agents
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+// A verdict is what to do with a bundle that came for a work.
+type verdict string
+
+const (
+	// verdictAccept: the bundle is news and replaces what is held.
+	verdictAccept verdict = "accepted"
+	// verdictNext: the work's deletion is under way; the bundle's turn comes
+	// after it.
+	verdictNext verdict = "accepted_next"
+	// verdictConfirm: a deletion that was done already is asked for again, so
+	// its confirmation was lost.
+	verdictConfirm verdict = "confirmed_again"
+	// verdictDuplicate: the bundle is held already.
+	verdictDuplicate verdict = "duplicate"
+	// verdictStale: something newer is held.
+	verdictStale verdict = "stale"
+)
+
+// judge holds a bundle against the record of its work, nil if there is none.
+// sent is the source's own time of the event that carried the bundle.
+//
+// Generations order the bundles of one ID, except that OCM's sources restart
+// them when a work is deleted and created again: IDs are derived from names
+// there. Such a bundle is told from a late copy of the old one by the source's
+// clock alone: it was sent after the deletion.
+func judge(held *Record, b codec.Bundle, sent time.Time) verdict {
+	switch {
+	case held == nil:
+		return verdictAccept
+	case held.Gone():
+		return judgeGone(held, b, sent)
+	case b.Deleting():
+		return judgeDeletion(held, b)
+	case held.Bundle.Deleting():
+		// The deletion stands whatever comes late. A work of the same ID that
+		// was created since has its turn when the deletion is done.
+		if !newer(held.Bundle, b) && !sent.After(held.Bundle.DeletedAt) {
+			return verdictStale
+		}
+		if held.Next != nil && !newer(*held.Next, b) {
+			return verdictStale
+		}
+		return verdictNext
+	}
+	if b.Generation == 0 || held.Bundle.Generation == 0 || b.Generation == held.Bundle.Generation {
+		// Generations say nothing here: content does. An equal generation with
+		// other content is against the rules, but OCM's sources do it when only
+		// metadata changed.
+		if same(held.Bundle, b) {
+			return verdictDuplicate
+		}
+		return verdictAccept
+	}
+	if newer(held.Bundle, b) {
+		return verdictAccept
+	}
+	return verdictStale
+}
+
+func judgeGone(held *Record, b codec.Bundle, sent time.Time) verdict {
+	switch {
+	case b.Deleting():
+		return verdictConfirm
+	case newer(held.Bundle, b), sent.After(held.Bundle.DeletedAt):
+		return verdictAccept
+	}
+	return verdictStale
+}
+
+func judgeDeletion(held *Record, b codec.Bundle) verdict {
+	switch {
+	case b.DeletedAt.Equal(held.Buried):
+		return verdictStale // A late copy of a deletion that was done before this work was.
+	case held.Bundle.Deleting():
+		if held.Next != nil && newer(held.Bundle, b) {
+			return verdictAccept // What waited its turn is deleted, too.
+		}
+		return verdictDuplicate
+	case b.Generation != 0 && b.Generation < held.Bundle.Generation:
+		return verdictStale
+	}
+	return verdictAccept
+}
+
+// newer says that b's generation is above that of what is held.
+func newer(held, b codec.Bundle) bool { return b.Generation > held.Generation }
+
+// same says that two bundles of one ID ask for the same.
+func same(x, y codec.Bundle) bool {
+	return x.Generation == y.Generation && bytes.Equal(x.Payload, y.Payload) && bytes.Equal(x.Metadata, y.Metadata)
+}
+
+// accepted is the record after an accepted bundle. A report on the generation
+// before stays: transition times are taken from it.
+func accepted(held *Record, b codec.Bundle) *Record {
+	if held == nil {
+		return &Record{Bundle: b}
+	}
+	next := *held
+	next.GoneAt = time.Time{}
+	next.Next = nil
+	if held.Gone() {
+		// Another work under the same ID: nothing of the old one describes it.
+		return &Record{Bundle: b, Buried: held.Buried}
+	}
+	if b.Deleting() {
+		// What is to be deleted must stay known: a deletion may carry neither
+		// name nor manifests.
+		b.Payload = held.Bundle.Payload
+		if len(b.Metadata) == 0 {
+			b.Metadata = held.Bundle.Metadata
+		}
+		b.Generation = max(b.Generation, held.Bundle.Generation)
+	}
+	next.Bundle = b
+	return &next
+}
+
+// waiting is the record with a bundle whose turn comes after the deletion.
+func waiting(held *Record, b codec.Bundle) *Record {
+	next := *held
+	next.Next = &b
+	return &next
+}
+
+// buried is the record after the deletion was done, with its confirmation.
+func buried(held *Record, confirmation codec.Report, now time.Time) *Record {
+	if held.Next != nil {
+		// A report on what comes next says that the old work is gone as well; a
+		// confirmation of the deletion now could be taken for the new work's.
+		return &Record{Bundle: *held.Next, Buried: held.Bundle.DeletedAt}
+	}
+	b := held.Bundle
+	b.Payload, b.Metadata = nil, nil
+	return &Record{Bundle: b, Report: confirmation, Unsent: true, GoneAt: now, Buried: b.DeletedAt}
+}

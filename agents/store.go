@@ -1,0 +1,111 @@
+package agents
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+// A Store keeps what an agent must not forget. The agent reads it once, at
+// start, and is its only writer. OpenDisk is the one for real clusters.
+type Store interface {
+	// Load returns everything that was committed.
+	Load() (State, error)
+
+	// Commit makes all of the changes durable, or none. Calls do not overlap.
+	Commit(Changes) error
+
+	// Close releases the store. Nothing may be called afterwards.
+	Close() error
+}
+
+// State is all that a store holds.
+type State struct {
+	Works map[Key]*Record
+
+	// Sequence is the highest that was ever issued.
+	Sequence codec.Sequence
+
+	// Cursor is how far the broker's log was read (brokers.Delivery.Position).
+	Cursor string
+}
+
+// Changes are to be committed together.
+type Changes struct {
+	// Works holds the new records; nil removes one.
+	Works    map[Key]*Record
+	Sequence codec.Sequence
+	Cursor   string
+}
+
+// A Record is what an agent knows of one work. Records are replaced, never
+// changed.
+type Record struct {
+	// Bundle is the newest one accepted. Once the work is gone it keeps its
+	// identity only, as a tombstone.
+	Bundle codec.Bundle
+
+	// Next is a bundle that came for the same ID while Bundle was being
+	// deleted. It takes its place when the deletion is done.
+	Next *codec.Bundle
+
+	// Report is the newest; its ID is empty if there is none. Unsent says that
+	// the broker has not confirmed it.
+	Report codec.Report
+	Unsent bool
+
+	// GoneAt is when the deletion was done, by this agent's clock; zero while
+	// there is something to do for the work.
+	GoneAt time.Time
+
+	// Buried is the DeletedAt of the last deletion that was done under this ID,
+	// to tell a late copy of it from the deletion of a work of the same ID that
+	// came after.
+	Buried time.Time
+}
+
+// Gone says that only the tombstone is left.
+func (r *Record) Gone() bool { return !r.GoneAt.IsZero() }
+
+// Volatile is a Store that forgets when the process ends. It is for tests and
+// simulated clusters; its zero value is empty. State survives Close, so that a
+// simulation can restart an agent on it.
+type Volatile struct {
+	mu    sync.Mutex
+	state State
+}
+
+// Load implements Store.
+func (v *Volatile) Load() (State, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.state
+	s.Works = maps.Clone(s.Works)
+	if s.Works == nil {
+		s.Works = map[Key]*Record{}
+	}
+	return s, nil
+}
+
+// Commit implements Store.
+func (v *Volatile) Commit(c Changes) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.state.Works == nil {
+		v.state.Works = map[Key]*Record{}
+	}
+	for k, r := range c.Works {
+		if r == nil {
+			delete(v.state.Works, k)
+		} else {
+			v.state.Works[k] = r
+		}
+	}
+	v.state.Sequence, v.state.Cursor = c.Sequence, c.Cursor
+	return nil
+}
+
+// Close implements Store.
+func (v *Volatile) Close() error { return nil }
