@@ -1,0 +1,307 @@
+// Package apiserver runs a real Kubernetes API server, its etcd and the few
+// controllers without which its objects would never go away, in one process and
+// with all state in one directory.
+//
+// Kubernetes keeps feature gates, metrics and admission registries in package
+// variables, so a process runs at most one of these servers.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// Profile says which APIs a server serves.
+type Profile string
+
+const (
+	// Hub is the generic control plane: namespaces, secrets, config maps, service
+	// accounts, RBAC, certificate signing requests, leases, events, custom
+	// resources, admission policies and webhooks. It has no workload APIs.
+	Hub Profile = "hub"
+	// Full is everything kube-apiserver serves.
+	Full Profile = "full"
+)
+
+// ParseProfile reads the value of the --apis flag.
+func ParseProfile(s string) (Profile, error) {
+	switch p := Profile(s); p {
+	case Hub, Full:
+		return p, nil
+	}
+	return "", fmt.Errorf("unknown set of APIs %q: use %q or %q", s, Hub, Full)
+}
+
+// Options are the optional settings of a server. What is zero is taken from what
+// the data directory remembers of its last run, else from the default named
+// at the field.
+type Options struct {
+	// Profile defaults to Full.
+	Profile Profile
+	// BindAddress defaults to 127.0.0.1. It is not remembered, so that a server
+	// never stays exposed because it once was.
+	BindAddress net.IP
+	// Port defaults to one the kernel chooses.
+	Port int
+	// UnsafeNoFsync lets etcd answer before its writes are on disk. A crash of the
+	// machine may then lose or corrupt the data; a crash of the process does not.
+	UnsafeNoFsync bool
+	// Logs receives the log of etcd; nil discards it. The API server logs through
+	// klog, which belongs to the process: see ConfigureLogging.
+	Logs io.Writer
+}
+
+// A Server is a running API server.
+type Server struct {
+	kubeconfig string
+	config     *rest.Config
+
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+// stopTimeout is how long requests may delay the end of a server. Clients of a
+// server on one machine reconnect at once, and nothing is lost with a request
+// that was not answered.
+const stopTimeout = 10 * time.Second
+
+// Start runs an API server on dataDir and returns when it is ready. The
+// directory and what it needs are made where they do not exist. The server ends
+// when ctx does or Stop is called.
+//
+// It returns an error that matches ErrInUse if another process runs on dataDir.
+func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err error) {
+	dir, err := openDataDir(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	closers := []func(){dir.close}
+	defer func() {
+		if err != nil {
+			runLast(closers)
+		}
+	}()
+
+	if opts.Profile == "" {
+		opts.Profile = dir.remembered.Profile
+	}
+	if opts.Profile == "" {
+		opts.Profile = Full
+	}
+	if opts.BindAddress == nil {
+		opts.BindAddress = net.IPv4(127, 0, 0, 1)
+	}
+	listener, err := listen(opts.BindAddress, opts.Port, dir.remembered.Port)
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, func() { _ = listener.Close() })
+	port := listener.Addr().(*net.TCPAddr).Port
+
+	credentials, err := ensureCredentials(filepath.Join(dir.path, "pki"), opts.BindAddress)
+	if err != nil {
+		return nil, err
+	}
+	store, err := startEtcd(ctx, dir.path, opts)
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, store.close)
+
+	// The server outlives ctx by the time an orderly end takes.
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	closers = append(closers, cancel)
+	aggregator, err := newServer(runCtx, opts.Profile, serverSettings{
+		listener:    listener,
+		etcd:        store.endpoint,
+		credentials: credentials,
+	})
+	if err != nil {
+		return nil, err
+	}
+	prepared, err := aggregator.PrepareRun()
+	if err != nil {
+		return nil, fmt.Errorf("prepare the API server: %w", err)
+	}
+
+	s := &Server{
+		kubeconfig: filepath.Join(dir.path, "kubeconfig"),
+		config:     credentials.restConfig(clientHost(opts.BindAddress, port)),
+		cancel:     cancel,
+		done:       make(chan struct{}),
+	}
+	served := make(chan error, 1)
+	go func() { served <- prepared.Run(runCtx) }()
+
+	if err := s.awaitReady(ctx, served); err != nil {
+		return nil, err
+	}
+	controllers, err := startControllers(runCtx, aggregator.GenericAPIServer.LoopbackClientConfig)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeKubeconfig(s.kubeconfig, s.config); err != nil {
+		return nil, err
+	}
+	if err := dir.remember(lastRun{Port: port, Profile: opts.Profile}); err != nil {
+		return nil, err
+	}
+
+	if err := logOnly("ERROR"); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(s.done)
+		select {
+		case s.err = <-served:
+			if s.err == nil {
+				s.err = errors.New("the API server ended by itself")
+			}
+			cancel()
+		case <-ctx.Done():
+			_ = logOnly("FATAL")
+			cancel()
+			s.err = awaitEnd(served)
+		case <-runCtx.Done():
+			s.err = awaitEnd(served)
+		}
+		controllers.Wait()
+		runLast(closers)
+	}()
+	return s, nil
+}
+
+// Kubeconfig returns the path of a kubeconfig with which its reader is
+// administrator of the server.
+func (s *Server) Kubeconfig() string { return s.kubeconfig }
+
+// RESTConfig returns a configuration with the same rights as Kubeconfig.
+func (s *Server) RESTConfig() *rest.Config { return rest.CopyConfig(s.config) }
+
+// Done is closed when the server has ended and its files are closed.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Err returns why the server ended: nil if it was told to. It must not be called
+// before Done is closed.
+func (s *Server) Err() error { return s.err }
+
+// Stop ends the server and returns when its files are closed.
+func (s *Server) Stop() error {
+	_ = logOnly("FATAL")
+	s.cancel()
+	<-s.done
+	return s.err
+}
+
+// awaitReady returns when the server answers that it is ready and has made the
+// namespace that every client expects.
+func (s *Server) awaitReady(ctx context.Context, served chan error) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	client, err := kubernetes.NewForConfig(s.config)
+	if err != nil {
+		return fmt.Errorf("make a client of the new API server: %w", err)
+	}
+	var last error
+	err = wait.PollUntilContextCancel(ctx, 25*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		select {
+		case err := <-served:
+			served <- nil
+			return false, fmt.Errorf("it ended while starting: %w", err)
+		default:
+		}
+		if last = client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error(); last != nil {
+			return false, nil
+		}
+		_, last = client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
+		return last == nil, nil
+	})
+	if err != nil && last != nil && ctx.Err() != nil {
+		return fmt.Errorf("wait for the API server to be ready: %w (last answer: %w)", err, last)
+	}
+	if err != nil {
+		return fmt.Errorf("wait for the API server to be ready: %w", err)
+	}
+	return nil
+}
+
+// awaitEnd waits for the end of a server that was told to end. One that is still
+// busy with requests after stopTimeout is left behind: closing etcd ends them.
+func awaitEnd(served <-chan error) error {
+	timer := time.NewTimer(stopTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-served:
+		return err
+	case <-timer.C:
+		return nil
+	}
+}
+
+// listen opens the port that was asked for, else the one the last run had, else
+// one of the kernel's choice.
+func listen(address net.IP, asked, remembered int) (net.Listener, error) {
+	port := asked
+	if port == 0 {
+		port = remembered
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(address.String(), strconv.Itoa(port)))
+	switch {
+	case err == nil:
+		return listener, nil
+	case asked == 0 && remembered != 0 && errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("port %d, which this data directory's kubeconfig names, is in use by another program: end that, or choose another with --port: %w", remembered, err)
+	default:
+		return nil, fmt.Errorf("open the API server's port: %w", err)
+	}
+}
+
+// clientHost returns the address under which this machine reaches the server.
+func clientHost(bind net.IP, port int) string {
+	switch {
+	case bind.IsUnspecified() && bind.To4() == nil:
+		bind = net.IPv6loopback
+	case bind.IsUnspecified():
+		bind = net.IPv4(127, 0, 0, 1)
+	}
+	return "https://" + net.JoinHostPort(bind.String(), strconv.Itoa(port))
+}
+
+// runLast calls functions as defer does: the last first.
+func runLast(functions []func()) {
+	for i := len(functions) - 1; i >= 0; i-- {
+		functions[i]()
+	}
+}
+
+// replaceFile writes a file that readers see either as it was or complete, and
+// that only this user may read.
+func replaceFile(path string, content []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }()
+	_, err = tmp.Write(content)
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
