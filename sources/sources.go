@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
 )
 
@@ -40,7 +41,9 @@ type Key struct {
 type Source interface {
 	// Bundle returns the newest state of one work, and false if the source does
 	// not hold it. A deleted work is held, as a deleting bundle, until its
-	// cluster confirmed.
+	// cluster confirmed. An error that wraps one of codec's (ErrMalformed,
+	// ErrMetadataTooLarge, ErrPayloadTooLarge, ErrGenerationRange) says that the
+	// work cannot be sent as it is; the bundle beside it then has its Generation.
 	Bundle(ctx context.Context, k Key) (codec.Bundle, bool, error)
 
 	// Held returns what the source holds for one cluster, in any order; an
@@ -80,11 +83,20 @@ const (
 	Stale     Verdict = "stale"     // An older sequence or generation.
 	Foreign   Verdict = "foreign"   // The work belongs to another cluster.
 	Unknown   Verdict = "unknown"   // The source does not hold the work.
+	Invalid   Verdict = "invalid"   // The source can never save this status.
 )
 
 // A Refuser is a Source that wants to know which of its works can never be
-// sent as they are. Refused is called again only for a newer generation; with
-// a nil reason it says that the work could be sent after all.
+// sent as they are. Refused is called once per generation and reason. With a nil
+// reason it says that the work was sent: that is called after every publish,
+// since an earlier process may have refused, and must be cheap.
 type Refuser interface {
 	Refused(ctx context.Context, k Key, generation int64, reason error) error
+}
+
+// TooLarge says of the reason given to a Refuser that the work is refused for
+// its size, by the broker or by the wire.
+func TooLarge(reason error) bool {
+	return errors.Is(reason, brokers.ErrTooLarge) ||
+		errors.Is(reason, codec.ErrMetadataTooLarge) || errors.Is(reason, codec.ErrPayloadTooLarge)
 }

@@ -1,0 +1,247 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+const (
+	// compareWorkers is how many clusters are compared at a time.
+	compareWorkers = 8
+
+	// compareSpacing spreads a pass over all clusters: 200 per second.
+	compareSpacing = 5 * time.Millisecond
+
+	// maxHashes bounds one StatusResync: about 131 KB.
+	maxHashes = 1000
+
+	// clustersRetry is the wait before the list of clusters is asked for again
+	// after an error.
+	clustersRetry = 5 * time.Second
+)
+
+// owedToCluster is what a comparison with one cluster shall answer, and when
+// the last one was.
+type owedToCluster struct {
+	question *codec.SpecResync
+	delivery brokers.Delivery // Of question.
+	due      bool             // Compare even without a question.
+	last     time.Time
+}
+
+// ask remembers that a cluster waits for an answer. A question replaces an
+// older one that was not answered yet.
+func (d *Dispatcher) ask(q codec.SpecResync, in brokers.Delivery) {
+	d.owe(q.Cluster, 0, func(o *owedToCluster) {
+		if o.question != nil {
+			o.delivery.Done(nil)
+		}
+		o.question, o.delivery = &q, in
+	})
+}
+
+// owe notes what a cluster is owed and queues the cluster, after at least delay
+// and the pause that clusters are given.
+func (d *Dispatcher) owe(cluster string, delay time.Duration, note func(*owedToCluster)) {
+	d.mu.Lock()
+	o, ok := d.owed[cluster]
+	if !ok {
+		o = &owedToCluster{}
+		d.owed[cluster] = o
+	}
+	note(o)
+	if !o.last.IsZero() {
+		delay = max(delay, d.options.ComparePause-time.Since(o.last))
+	}
+	d.mu.Unlock()
+	d.clusters.AddAfter(cluster, struct{}{}, delay)
+}
+
+// scheduleComparisons has all clusters compared when a session was established,
+// and from time to time.
+func (d *Dispatcher) scheduleComparisons(ctx context.Context) {
+	timer := time.NewTimer(d.interval())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.ready:
+		case <-timer.C:
+		}
+		next := d.interval()
+		if err := d.compareAll(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("clusters of the source cannot be listed, trying again", "err", err, "after", clustersRetry)
+			next = clustersRetry
+		}
+		timer.Reset(next)
+	}
+}
+
+// interval is CompareInterval, give or take a fifth.
+func (d *Dispatcher) interval() time.Duration {
+	n := d.options.CompareInterval
+	return n - n/5 + rand.N(2*n/5+1)
+}
+
+func (d *Dispatcher) compareAll(ctx context.Context) error {
+	clusters, err := d.source.Clusters(ctx)
+	if err != nil {
+		return fmt.Errorf("list clusters: %w", err)
+	}
+	d.dropIdle()
+	for i, cluster := range clusters {
+		d.owe(cluster, time.Duration(i)*compareSpacing, func(o *owedToCluster) { o.due = true })
+	}
+	return nil
+}
+
+// dropIdle forgets clusters that are owed nothing and may be compared at once.
+func (d *Dispatcher) dropIdle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for cluster, o := range d.owed {
+		if o.question == nil && !o.due && time.Since(o.last) >= d.options.ComparePause {
+			delete(d.owed, cluster)
+		}
+	}
+}
+
+func (d *Dispatcher) compareClusters(ctx context.Context) {
+	for d.gate.wait(ctx) {
+		cluster, none, ok := d.clusters.Get(ctx)
+		if !ok {
+			return
+		}
+		d.compareCluster(ctx, cluster)
+		d.clusters.Done(cluster, none)
+	}
+}
+
+// compareCluster queues what one cluster seems to lack, and asks it for the
+// statuses that the source seems to lack.
+func (d *Dispatcher) compareCluster(ctx context.Context, cluster string) {
+	held, err := d.source.Held(ctx, cluster)
+	if err != nil {
+		if ctx.Err() == nil {
+			wait := d.clusters.Retry(cluster, struct{}{})
+			d.log.Debug("works of a cluster cannot be listed, trying again", "cluster", cluster, "err", err, "after", wait)
+		}
+		return
+	}
+	d.clusters.Forget(cluster, struct{}{})
+
+	d.mu.Lock()
+	o, ok := d.owed[cluster]
+	if !ok {
+		d.mu.Unlock()
+		return
+	}
+	question, delivery := o.question, o.delivery
+	o.question, o.delivery, o.due, o.last = nil, brokers.Delivery{}, false, time.Now()
+	d.mu.Unlock()
+
+	if question != nil {
+		lacking, unknown := lacks(held, question.Versions)
+		if unknown > 0 {
+			d.metrics.unknownWorks.Add(float64(unknown))
+			d.once.warn("unknown"+cluster, "cluster holds works that this source does not know; they stay there untouched",
+				"cluster", cluster, "works", unknown)
+		}
+		d.requeue(cluster, lacking, true)
+		delivery.Done(nil)
+	} else {
+		d.requeue(cluster, unreported(held), false)
+	}
+	if err := d.askForStatus(ctx, cluster, held); err != nil && ctx.Err() == nil {
+		d.log.Debug("cluster cannot be asked for statuses, trying again", "cluster", cluster, "err", err)
+		d.owe(cluster, d.options.ComparePause, func(o *owedToCluster) { o.due = true })
+	}
+}
+
+// lacks compares what the source holds for a cluster with what its agent says
+// it has. A deletion is always lacking: an agent that still lists the work has
+// not heard of it, and one that does not has yet to confirm. So is a work
+// without versions. What is not listed counts as version 0. unknown counts
+// listed works that the source does not hold: without a tombstone they may be
+// another source's, so nothing is said of them.
+func lacks(held []Held, listed []codec.Version) (lacking []Held, unknown int) {
+	has := make(map[string]int64, len(listed))
+	for _, v := range listed {
+		has[v.ID] = v.Generation
+	}
+	for _, h := range held {
+		if h.Deleting || h.Generation == 0 || h.Generation > has[h.ID] {
+			lacking = append(lacking, h)
+		}
+		delete(has, h.ID)
+	}
+	return lacking, len(has)
+}
+
+// unreported selects the works of which the newest generation, or the deletion,
+// was not reported on: the cluster may never have got them.
+func unreported(held []Held) []Held {
+	var out []Held
+	for _, h := range held {
+		if h.Deleting || h.Reported != h.Generation {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// requeue queues works, except for those known not to be sendable.
+func (d *Dispatcher) requeue(cluster string, works []Held, answer bool) {
+	for _, h := range works {
+		k := Key{Cluster: cluster, ID: h.ID}
+		if d.givenUp(k, h.Generation) {
+			continue
+		}
+		if answer {
+			d.mu.Lock()
+			d.answering[k] = struct{}{}
+			d.mu.Unlock()
+		}
+		d.works.Add(cluster, k)
+	}
+}
+
+// askForStatus sends the hashes of the statuses that the source holds. A
+// source without works asks nothing: without hashes the question would mean
+// every status there is.
+func (d *Dispatcher) askForStatus(ctx context.Context, cluster string, held []Held) error {
+	part := 0
+	for works := range slices.Chunk(held, maxHashes) {
+		q := codec.StatusResync{Source: d.id, Cluster: cluster, Hashes: make([]codec.StatusHash, 0, len(works))}
+		for _, h := range works {
+			q.Hashes = append(q.Hashes, codec.StatusHash{ID: h.ID, Hash: h.StatusHash})
+		}
+		e, err := q.Encode(codec.ResyncRequest)
+		if err != nil {
+			return fmt.Errorf("encode the question for statuses: %w", err)
+		}
+		// Each part has a key of its own, so that a broker that keeps the last
+		// event per key keeps all of them.
+		to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: "statusresync-" + strconv.Itoa(part)}
+		err = d.publish(ctx, to, typeStatusResync, e)
+		switch {
+		case errors.Is(err, brokers.ErrUnavailable):
+			return err
+		case err != nil:
+			// The next comparison asks again.
+			d.once.warn("statusresync"+cluster, "cluster cannot be asked for statuses", "cluster", cluster, "err", err)
+			return nil
+		}
+		part++
+	}
+	return nil
+}

@@ -1,0 +1,219 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	workv1 "open-cluster-management.io/api/work/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/api"
+	"github.com/fleetcast-io/fleetcast/sources"
+)
+
+// Report implements sources.Source. The agent's status replaces the work's, all
+// but the condition that the hub owns. A confirmed deletion takes the finalizer
+// off. A report that was taken once is stale when it comes again.
+func (s *Source) Report(ctx context.Context, r codec.Report) (sources.Verdict, error) {
+	w, ok, err := s.find(ctx, r.ID)
+	if err != nil {
+		return "", err
+	}
+	if ok && w.Namespace != r.Cluster {
+		return sources.Foreign, nil
+	}
+	gone, err := r.Deleted()
+	if err != nil {
+		return s.invalid(r, err), nil
+	}
+	if !ok {
+		return s.reportOnTombstone(r, gone), nil
+	}
+	rec := s.recordOf(r.ID)
+	rec.writing.Lock()
+	defer rec.writing.Unlock()
+	w = s.newest(w)
+	if gone {
+		return s.confirm(ctx, w, r)
+	}
+
+	s.mu.Lock()
+	last := rec.sequence
+	s.mu.Unlock()
+	if r.Sequence <= last || r.Generation > generation(w) || r.Generation < reported(w) {
+		return sources.Stale, nil
+	}
+	verdict, err := s.save(ctx, w, r)
+	if err == nil {
+		s.mu.Lock()
+		rec.sequence = r.Sequence
+		s.mu.Unlock()
+	}
+	return verdict, err
+}
+
+// reportOnTombstone takes the confirmation of a deletion whose object was
+// removed by force.
+func (s *Source) reportOnTombstone(r codec.Report, gone bool) sources.Verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.tombstones[r.ID]
+	switch {
+	case !ok:
+		return sources.Unknown
+	case b.Cluster != r.Cluster:
+		return sources.Foreign
+	case !gone || r.Generation > b.Generation:
+		return sources.Stale
+	}
+	delete(s.tombstones, r.ID)
+	return sources.Accepted
+}
+
+// confirm takes the finalizer off a work whose cluster says that its objects
+// are gone. It believes that only of a work that is being deleted, and not of a
+// generation that there is not yet.
+func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
+	if w.DeletionTimestamp == nil || r.Generation > generation(w) || r.Generation < 0 {
+		return sources.Stale, nil
+	}
+	// Set before the write: the object may be gone before the answer is here.
+	s.setConfirmed(r.ID, true)
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		if !hasFinalizer(w) {
+			return nil
+		}
+		_, err := s.patch(ctx, w, patch{Metadata: metadata{
+			UID: w.UID, ResourceVersion: w.ResourceVersion,
+			Finalizers: ptr(slices.DeleteFunc(slices.Clone(w.Finalizers), func(f string) bool { return f == api.WorkFinalizer })),
+		}})
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		live := &workv1.ManifestWork{}
+		if err := s.live.Get(ctx, client.ObjectKeyFromObject(w), live); err != nil {
+			return err
+		}
+		if live.UID != w.UID {
+			return apierrors.NewNotFound(workv1.Resource("manifestworks"), w.Name)
+		}
+		w = live
+		return err
+	})
+	if err != nil && !apierrors.IsNotFound(err) {
+		s.setConfirmed(r.ID, false)
+		return "", fmt.Errorf("take the finalizer off work %s/%s: %w", w.Namespace, w.Name, err)
+	}
+	return sources.Accepted, nil
+}
+
+func (s *Source) setConfirmed(id string, confirmed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// The record may be gone with the object; it is not made again.
+	if rec, ok := s.records[id]; ok {
+		rec.confirmed = confirmed
+	}
+}
+
+// save writes the agent's status if it differs.
+func (s *Source) save(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
+	have, err := codec.HashStatus(agentStatus(w))
+	if err != nil {
+		return "", fmt.Errorf("hash the status of work %s/%s: %w", w.Namespace, w.Name, err)
+	}
+	if r.Hash == have {
+		return sources.Unchanged, nil
+	}
+	status, err := r.Status()
+	if err != nil {
+		return s.invalid(r, err), nil
+	}
+	status.Conditions = agentConditions(status.Conditions)
+	if hash, err := codec.HashStatus(status); err == nil && hash == have {
+		return sources.Unchanged, nil
+	}
+	if own := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched); own != nil {
+		status.Conditions = append(slices.Clone(status.Conditions), *own)
+	}
+	err = s.patchStatus(ctx, w, &patchedStatus{
+		Conditions:     status.Conditions,
+		ResourceStatus: &patchedResources{Manifests: status.ResourceStatus.Manifests},
+	})
+	switch {
+	case err == nil:
+		return sources.Accepted, nil
+	case apierrors.IsNotFound(err):
+		return sources.Unknown, nil
+	case apierrors.IsInvalid(err):
+		return s.invalid(r, err), nil
+	}
+	return "", fmt.Errorf("write the status of work %s/%s: %w", w.Namespace, w.Name, err)
+}
+
+func (s *Source) invalid(r codec.Report, err error) sources.Verdict {
+	s.log.Warn("report cannot be saved as a work's status and is dropped", "cluster", r.Cluster, "id", r.ID,
+		"generation", r.Generation, "err", err)
+	return sources.Invalid
+}
+
+// A patch is a JSON merge patch of a work. The UID in it keeps the patch from
+// an object that took the work's name.
+type patch struct {
+	Metadata metadata       `json:"metadata"`
+	Status   *patchedStatus `json:"status,omitempty"`
+}
+
+type metadata struct {
+	UID             types.UID `json:"uid"`
+	ResourceVersion string    `json:"resourceVersion,omitempty"`
+	Finalizers      *[]string `json:"finalizers,omitempty"`
+}
+
+// A patchedStatus without an omitempty: null removes what was there.
+type patchedStatus struct {
+	Conditions     []metav1.Condition `json:"conditions"`
+	ResourceStatus *patchedResources  `json:"resourceStatus,omitempty"`
+}
+
+type patchedResources struct {
+	Manifests []workv1.ManifestCondition `json:"manifests"`
+}
+
+// patch writes metadata of a work and returns it as it is now.
+func (s *Source) patch(ctx context.Context, w *workv1.ManifestWork, p patch) (*workv1.ManifestWork, error) {
+	return s.write(w, p, func(out *workv1.ManifestWork, raw client.Patch) error {
+		return s.writer.Patch(ctx, out, raw, client.FieldOwner(fieldManager))
+	})
+}
+
+// patchStatus writes the status of a work.
+func (s *Source) patchStatus(ctx context.Context, w *workv1.ManifestWork, status *patchedStatus) error {
+	_, err := s.write(w, patch{Metadata: metadata{UID: w.UID}, Status: status}, func(out *workv1.ManifestWork, raw client.Patch) error {
+		return s.writer.Status().Patch(ctx, out, raw, client.FieldOwner(fieldManager))
+	})
+	return err
+}
+
+func (s *Source) write(w *workv1.ManifestWork, p patch, send func(*workv1.ManifestWork, client.Patch) error) (*workv1.ManifestWork, error) {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encode patch: %w", err)
+	}
+	out := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: w.Name}}
+	if err := send(out, client.RawPatch(types.MergePatchType, raw)); err != nil {
+		return nil, err
+	}
+	if out.UID == w.UID {
+		s.wrote(out)
+	}
+	return out, nil
+}

@@ -1,0 +1,104 @@
+package sources
+
+import (
+	"context"
+	"errors"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+// reportTries is how often a report is offered to the source before it is left
+// with the broker: over a minute with the queue's delays, which outlasts a
+// restart of an API server.
+const reportTries = 8
+
+// A pendingReport is the newest report on one work with the deliveries it
+// settles: its own, and those of the reports that it superseded.
+type pendingReport struct {
+	report     codec.Report
+	deliveries []brokers.Delivery
+	tries      int
+}
+
+// merge adds what came for the same work.
+func (p *pendingReport) merge(o *pendingReport) {
+	if o.report.Sequence > p.report.Sequence {
+		p.report = o.report
+	}
+	p.deliveries = append(p.deliveries, o.deliveries...)
+	p.tries = max(p.tries, o.tries)
+}
+
+func (p *pendingReport) settle(err error) {
+	for _, in := range p.deliveries {
+		in.Done(err)
+	}
+}
+
+// accept queues a report. The number of waiting ones is bounded by the driver,
+// which stops receiving at its limit of unsettled events.
+func (d *Dispatcher) accept(r codec.Report, in brokers.Delivery) {
+	k := Key{Cluster: r.Cluster, ID: r.ID}
+	if d.hold(k, &pendingReport{report: r, deliveries: []brokers.Delivery{in}}) {
+		d.reports.Add(k.Cluster, k)
+	}
+}
+
+// hold keeps p until a worker takes it, and says whether it is the only one for
+// its key: a key that is queued already, perhaps after a failure, keeps its
+// time.
+func (d *Dispatcher) hold(k Key, p *pendingReport) (alone bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if waiting, ok := d.pending[k]; ok {
+		waiting.merge(p)
+		return false
+	}
+	d.pending[k] = p
+	return true
+}
+
+func (d *Dispatcher) takeReports(ctx context.Context) {
+	for {
+		cluster, k, ok := d.reports.Get(ctx)
+		if !ok {
+			return
+		}
+		d.takeReport(ctx, k)
+		d.reports.Done(cluster, k)
+	}
+}
+
+func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
+	d.mu.Lock()
+	p, ok := d.pending[k]
+	delete(d.pending, k)
+	d.mu.Unlock()
+	if !ok {
+		return
+	}
+	verdict, err := d.source.Report(ctx, p.report)
+	switch {
+	case err == nil:
+		d.metrics.reported(verdict)
+		d.reports.Forget(k.Cluster, k)
+		p.settle(nil)
+		d.log.Debug("report taken", "cluster", k.Cluster, "id", k.ID, "generation", p.report.Generation, "verdict", verdict)
+		return
+	case ctx.Err() != nil:
+		return // Stays with the broker.
+	case !errors.Is(err, ErrNotLoaded):
+		p.tries++
+	}
+	if p.tries >= reportTries {
+		d.metrics.reported(verdictFailed)
+		d.reports.Forget(k.Cluster, k)
+		p.settle(err)
+		d.log.Warn("report cannot be saved and stays with the broker", "cluster", k.Cluster, "id", k.ID, "err", err)
+		return
+	}
+	d.hold(k, p)
+	wait := d.reports.Retry(k.Cluster, k)
+	d.log.Debug("report cannot be saved, trying again", "cluster", k.Cluster, "id", k.ID, "err", err, "after", wait)
+}
