@@ -2,14 +2,12 @@ package main
 
 import (
 	"fmt"
-	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-// version is set by the linker in releases.
-var version = "devel"
+	"github.com/fleetcast-io/fleetcast/pkg/version"
+)
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -17,17 +15,18 @@ func newVersionCommand() *cobra.Command {
 		Short: "Print the versions of this program and of what it embeds",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "fleetcast-standalone %s (kubernetes %s, etcd %s, %s)\n",
-				version, moduleVersion("k8s.io/kubernetes"), moduleVersion("go.etcd.io/etcd/server/v3"), runtime.Version())
+			build, _ := debug.ReadBuildInfo()
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "fleetcast-standalone %s\nkubernetes %s\netcd %s\n", version.Get(),
+				moduleVersion(build, "k8s.io/kubernetes"), moduleVersion(build, "go.etcd.io/etcd/server/v3"))
 			return err
 		},
 	}
 }
 
 // moduleVersion returns the version of a module this program was built with.
-func moduleVersion(path string) string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range info.Deps {
+func moduleVersion(build *debug.BuildInfo, path string) string {
+	if build != nil {
+		for _, module := range build.Deps {
 			if module.Path == path {
 				return module.Version
 			}
