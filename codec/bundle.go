@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	kjson "k8s.io/apimachinery/pkg/util/json"
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api"
@@ -131,11 +130,8 @@ func (b Bundle) work() (*workv1.ManifestWork, error) {
 func (b Bundle) meta() (metav1.ObjectMeta, error) {
 	var meta metav1.ObjectMeta
 	if len(b.Metadata) > 0 {
-		if err := checkObject(attrMetadata, b.Metadata, MaxDepth); err != nil {
+		if err := parseObject(attrMetadata, b.Metadata, &meta); err != nil {
 			return meta, err
-		}
-		if err := kjson.Unmarshal(b.Metadata, &meta); err != nil {
-			return meta, malformed("%s: %w", attrMetadata, err)
 		}
 	}
 	if meta.Name == "" {

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	kjson "k8s.io/apimachinery/pkg/util/json"
+
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
@@ -125,8 +127,20 @@ func checkContent(metadata, payload []byte, trace string) error {
 	return checkText(attrTrace, trace)
 }
 
-// checkObject requires a JSON object of at most this depth, in order of cost.
+// checkObject requires a JSON object of at most this depth.
 func checkObject(what string, text []byte, depth int) error {
+	if err := checkShape(what, text, depth); err != nil {
+		return err
+	}
+	if !json.Valid(text) {
+		return malformed("%s is not JSON", what)
+	}
+	return nil
+}
+
+// checkShape requires what makes text safe to parse, in order of cost. The
+// parser then says whether it is JSON.
+func checkShape(what string, text []byte, depth int) error {
 	switch {
 	case !startsObject(text):
 		return malformed("%s is not a JSON object", what)
@@ -134,8 +148,25 @@ func checkObject(what string, text []byte, depth int) error {
 		return malformed("%s is nested deeper than %d levels", what, depth)
 	case !utf8.Valid(text):
 		return malformed("%s is not UTF-8", what)
-	case !json.Valid(text):
-		return malformed("%s is not JSON", what)
+	}
+	return nil
+}
+
+// parseBody parses a body of a peer into the value that into points to. What
+// the parser says may quote the body, so it is cut short.
+func parseBody(body []byte, into any) error {
+	if len(body) > MaxPayload {
+		return malformed("the body has %d bytes, at most %d are allowed", len(body), MaxPayload)
+	}
+	return parseObject("the body", body, into)
+}
+
+func parseObject(what string, text []byte, into any) error {
+	if err := checkShape(what, text, MaxDepth); err != nil {
+		return err
+	}
+	if err := kjson.Unmarshal(text, into); err != nil {
+		return malformed("%s: %.200s", what, err)
 	}
 	return nil
 }

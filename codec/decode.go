@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -166,12 +165,9 @@ func parseTrace(text string) (map[string]string, error) {
 	if text == "" {
 		return nil, nil
 	}
-	if err := checkObject(attrTrace, []byte(text), MaxDepth); err != nil {
-		return nil, err
-	}
 	var trace map[string]string
-	if err := json.Unmarshal([]byte(text), &trace); err != nil {
-		return nil, malformed("%s: %w", attrTrace, err)
+	if err := parseObject(attrTrace, []byte(text), &trace); err != nil {
+		return nil, err
 	}
 	return trace, nil
 }

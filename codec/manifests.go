@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/runtime"
-	kjson "k8s.io/apimachinery/pkg/util/json"
 	workv1 "open-cluster-management.io/api/work/v1"
 )
 
@@ -58,7 +57,7 @@ func formatManifest(m runtime.RawExtension) ([]byte, error) {
 	if raw == nil && m.Object != nil {
 		var err error
 		if raw, err = json.Marshal(m.Object); err != nil {
-			return nil, malformed("%w", err)
+			return nil, malformed("it cannot be written: %.200s", err)
 		}
 	}
 	// The body adds two levels around a manifest.
@@ -70,18 +69,12 @@ func formatManifest(m runtime.RawExtension) ([]byte, error) {
 
 // parseManifests reads what formatManifests, or a peer, wrote.
 func parseManifests(payload []byte, spec *workv1.ManifestWorkSpec) error {
-	if len(payload) > MaxPayload {
-		return malformed("the body has %d bytes, at most %d are allowed", len(payload), MaxPayload)
-	}
-	if err := checkObject("the body", payload, MaxDepth); err != nil {
-		return err
-	}
 	var body struct {
 		Manifests []json.RawMessage `json:"manifests"`
 		manifestOptions
 	}
-	if err := kjson.Unmarshal(payload, &body); err != nil {
-		return malformed("the body: %w", err)
+	if err := parseBody(payload, &body); err != nil {
+		return err
 	}
 	for i, raw := range body.Manifests {
 		if !bytes.HasPrefix(raw, []byte{'{'}) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kjson "k8s.io/apimachinery/pkg/util/json"
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api"
@@ -99,16 +98,7 @@ func (r Report) Deleted() (bool, error) {
 }
 
 func (r Report) parse(body any) error {
-	err := checkObject("the body", r.Payload, MaxDepth)
-	if err == nil && len(r.Payload) > MaxPayload {
-		err = malformed("the body has %d bytes, at most %d are allowed", len(r.Payload), MaxPayload)
-	}
-	if err == nil {
-		if failed := kjson.Unmarshal(r.Payload, body); failed != nil {
-			err = malformed("the body: %w", failed)
-		}
-	}
-	if err != nil {
+	if err := parseBody(r.Payload, body); err != nil {
 		return fmt.Errorf("read status of work %q of cluster %q: %w", r.ID, r.Cluster, err)
 	}
 	return nil

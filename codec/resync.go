@@ -162,7 +162,7 @@ func parseList(e event.Event, list any) error {
 		return malformed("it lists more than %d works", MaxListed)
 	}
 	if err := kjson.Unmarshal(body, list); err != nil {
-		return malformed("list of works: %w", err)
+		return malformed("list of works: %.200s", err)
 	}
 	return nil
 }

@@ -185,7 +185,7 @@ func FormatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%w: timestamp %q: %w", ErrInvalid, clip(s), err)
+		return time.Time{}, fmt.Errorf("%w: timestamp %q is not RFC 3339", ErrInvalid, clip(s))
 	}
 	t = t.UTC()
 	if y := t.Year(); y < 0 || y > 9999 {

@@ -14,6 +14,9 @@ const (
 	MaxValue      = 65535
 )
 
+// maxName is how long the name of an attribute may be.
+const maxName = 64
+
 // prefix is what the CloudEvents SDK for Go, and so every OCM client, puts
 // before the name of an attribute. The MQTT binding 1.0.2, section 3.1.3, says
 // that names are used unchanged.
@@ -125,14 +128,15 @@ func (e *Event) add(name, value string) bool {
 }
 
 // isName reports whether an attribute may have this name: lower-case letters
-// and digits of ASCII (CloudEvents 1.0, section 3).
+// and digits of ASCII (CloudEvents 1.0, section 3.1, which also advises no more
+// than 20 of them).
 func isName(name string) bool {
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
 			return false
 		}
 	}
-	return name != ""
+	return name != "" && len(name) <= maxName
 }
 
 // checkLimits checks number and values of the attributes. CloudEvents 1.0,

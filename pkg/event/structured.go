@@ -25,8 +25,10 @@ func IsStructured(contentType string) bool {
 	return strings.HasPrefix(strings.ToLower(contentType), "application/cloudevents")
 }
 
-// ParseStructured reads an event in structured mode. Batches are not accepted.
-// The caller bounds len(body). Errors wrap ErrInvalid.
+// ParseStructured reads an event in structured mode. Attributes that are JSON
+// numbers or booleans become their canonical form. Batches are not accepted.
+// The caller bounds len(body); see [MaxAttributes] and [MaxValue] for the rest.
+// Errors wrap ErrInvalid.
 func ParseStructured(contentType string, body []byte) (out Event, err error) {
 	media, _, _ := strings.Cut(strings.ToLower(contentType), ";")
 	if strings.TrimSpace(media) != StructuredJSON {
@@ -44,12 +46,12 @@ func ParseStructured(contentType string, body []byte) (out Event, err error) {
 	// not take its neighbours down.
 	defer func() {
 		if r := recover(); r != nil {
-			out, err = Event{}, fmt.Errorf("%w: %v", ErrInvalid, r)
+			out, err = Event{}, fmt.Errorf("%w: %.200s", ErrInvalid, fmt.Sprint(r))
 		}
 	}()
 	var in ce.Event
 	if err := in.UnmarshalJSON(body); err != nil {
-		return Event{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return Event{}, fmt.Errorf("%w: %.200s", ErrInvalid, err)
 	}
 	if in.Context == nil {
 		return Event{}, fmt.Errorf("%w: it has no %s", ErrInvalid, SpecVersion)
@@ -57,7 +59,10 @@ func ParseStructured(contentType string, body []byte) (out Event, err error) {
 	return fromSDK(in)
 }
 
-// FormatStructured writes e as one JSON document.
+// FormatStructured writes e as one JSON document. A body that cannot stand in
+// it as it is becomes data_base64. The error wraps ErrInvalid for an event that
+// is not valid, or whose attributes have not the form of their types: a source
+// that is no URI reference, for one.
 func (e Event) FormatStructured() ([]byte, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
@@ -81,7 +86,7 @@ func (e Event) FormatStructured() ([]byte, error) {
 		case Time:
 			t, err := ParseTime(value)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: %w", Time, err)
 			}
 			out.SetTime(t)
 		default:
@@ -89,11 +94,30 @@ func (e Event) FormatStructured() ([]byte, error) {
 		}
 	}
 	out.DataEncoded = e.Data
+	out.DataBase64 = !embeddable(e)
+	// The writer leaves out what a setter refused.
+	if err := out.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: %.200s", ErrInvalid, err)
+	}
 	b, err := out.MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("write structured event: %w", err)
 	}
 	return b, nil
+}
+
+// embeddable says whether the body can stand in a JSON document as it is:
+// as a JSON value or as a string. Otherwise it needs base64.
+func embeddable(e Event) bool {
+	if !utf8.Valid(e.Data) {
+		return false
+	}
+	media, _, _ := strings.Cut(strings.ToLower(e.Get(DataContentType)), ";")
+	switch strings.TrimSpace(media) {
+	case "", JSON, ce.TextJSON, ce.ApplicationCloudEventsJSON, ce.ApplicationCloudEventsBatchJSON:
+		return json.Valid(e.Data)
+	}
+	return true
 }
 
 func fromSDK(in ce.Event) (Event, error) {
@@ -119,7 +143,7 @@ func fromSDK(in ce.Event) (Event, error) {
 	for _, name := range slices.Sorted(maps.Keys(extensions)) {
 		s, err := types.Format(extensions[name])
 		if err != nil {
-			return Event{}, fmt.Errorf("%w: extension %q: %w", ErrInvalid, clip(name), err)
+			return Event{}, fmt.Errorf("%w: extension %q: %.200s", ErrInvalid, clip(name), err)
 		}
 		e.Set(name, s)
 	}

@@ -1,0 +1,152 @@
+package codec_test
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+// name is what names of all kinds may be: any text without control characters.
+var name = rapid.StringMatching(`[^\x00-\x1f]{1,40}`)
+
+var generation = rapid.OneOf(rapid.Int64Range(0, 3), rapid.Int64Range(0, math.MaxInt32))
+
+// object makes any JSON object that a few levels can hold.
+var object = rapid.Custom(func(t *rapid.T) []byte {
+	text, err := json.Marshal(rapid.MapOf(rapid.String(), value(2)).Draw(t, "object"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+})
+
+func value(depth int) *rapid.Generator[any] {
+	plain := []*rapid.Generator[any]{
+		rapid.Just(any(nil)), rapid.Bool().AsAny(), rapid.String().AsAny(), rapid.Int64().AsAny(), rapid.Float64().AsAny(),
+	}
+	if depth > 0 {
+		plain = append(plain,
+			rapid.SliceOfN(value(depth-1), 0, 3).AsAny(),
+			rapid.MapOfN(rapid.String(), value(depth-1), 0, 3).AsAny())
+	}
+	return rapid.OneOf(plain...)
+}
+
+var trace = rapid.Custom(func(t *rapid.T) string {
+	fields := rapid.MapOfN(rapid.String(), rapid.String(), 0, 3).Draw(t, "trace")
+	if len(fields) == 0 {
+		return ""
+	}
+	text, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+})
+
+// instant is any time that RFC 3339 can spell, but the zero time.
+var instant = rapid.Custom(func(t *rapid.T) time.Time {
+	first := time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+	last := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix()
+	return time.Unix(rapid.Int64Range(first, last).Draw(t, "seconds"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds")).UTC()
+}).Filter(func(at time.Time) bool { return !at.IsZero() })
+
+var messages = map[string]struct {
+	actions []codec.Action
+	message *rapid.Generator[codec.Message]
+}{
+	"bundle": {
+		[]codec.Action{codec.Create, codec.Update, codec.Delete, codec.ResyncResponse},
+		rapid.Custom(func(t *rapid.T) codec.Message {
+			b := codec.Bundle{
+				ID: name.Draw(t, "id"), Source: name.Draw(t, "source"), Cluster: name.Draw(t, "cluster"),
+				Generation: generation.Draw(t, "generation"), Trace: trace.Draw(t, "trace"),
+			}
+			if rapid.Bool().Draw(t, "has metadata") {
+				b.Metadata = object.Draw(t, "metadata")
+			}
+			if rapid.Bool().Draw(t, "deleting") {
+				b.DeletedAt = instant.Draw(t, "deleted at")
+			} else {
+				b.Payload = object.Draw(t, "payload")
+			}
+			return b
+		}),
+	},
+	"report": {
+		[]codec.Action{codec.Update, codec.ResyncResponse},
+		rapid.Custom(func(t *rapid.T) codec.Message {
+			r := codec.Report{
+				ID: name.Draw(t, "id"), Source: name.Draw(t, "source"), Cluster: name.Draw(t, "cluster"),
+				Generation: generation.Draw(t, "generation"), Agent: name.Draw(t, "agent"),
+				Sequence: codec.Sequence(rapid.Int64Range(1, math.MaxInt64).Draw(t, "sequence")),
+				Hash:     rapid.StringMatching(`([0-9a-f]{64})?`).Draw(t, "hash"),
+				Payload:  object.Draw(t, "payload"), Trace: trace.Draw(t, "trace"),
+			}
+			if rapid.Bool().Draw(t, "has metadata") {
+				r.Metadata = object.Draw(t, "metadata")
+			}
+			return r
+		}),
+	},
+	"spec resync": {
+		[]codec.Action{codec.ResyncRequest},
+		rapid.Custom(func(t *rapid.T) codec.Message {
+			return codec.SpecResync{
+				Agent: name.Draw(t, "agent"), Cluster: name.Draw(t, "cluster"),
+				Source: rapid.OneOf(rapid.Just(""), name).Draw(t, "source"),
+				Versions: rapid.SliceOf(rapid.Custom(func(t *rapid.T) codec.Version {
+					return codec.Version{ID: name.Draw(t, "id"), Generation: rapid.Int64Range(0, math.MaxInt64).Draw(t, "generation")}
+				})).Draw(t, "versions"),
+			}
+		}),
+	},
+	"status resync": {
+		[]codec.Action{codec.ResyncRequest},
+		rapid.Custom(func(t *rapid.T) codec.Message {
+			return codec.StatusResync{
+				Source: name.Draw(t, "source"), Cluster: rapid.OneOf(rapid.Just(""), name).Draw(t, "cluster"),
+				Hashes: rapid.SliceOf(rapid.Custom(func(t *rapid.T) codec.StatusHash {
+					return codec.StatusHash{ID: name.Draw(t, "id"), Hash: rapid.StringMatching(`[0-9a-f]{0,64}`).Draw(t, "hash")}
+				})).Draw(t, "hashes"),
+			}
+		}),
+	},
+}
+
+// TestInverse: what is written reads as what was written, for messages of all
+// kinds and every action that goes with them.
+func TestInverse(t *testing.T) {
+	for kind, g := range messages {
+		t.Run(kind, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				want := g.message.Draw(t, "message")
+				action := rapid.SampledFrom(g.actions).Draw(t, "action")
+				e, err := want.Encode(action)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := e.Validate(); err != nil {
+					t.Fatal(err)
+				}
+				gotAction, got, err := codec.Decode(e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if gotAction != action {
+					t.Fatalf("action %q became %q", action, gotAction)
+				}
+				if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+					t.Fatalf("(-written +read):\n%s", diff)
+				}
+			})
+		})
+	}
+}
