@@ -1,0 +1,100 @@
+# Everything a developer does here, with Go, make, git and a C compiler.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN        := $(CURDIR)/bin
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS    := -X github.com/fleetcast-io/fleetcast/pkg/version.Version=$(VERSION)
+STANDALONE := $(BIN)/fleetcast-standalone
+TOOLS      ?= $(HOME)/.cache/fleetcast/tools
+LINT       := $(TOOLS)/golangci-lint-2.15.0
+DATA       ?= $(CURDIR)/.fleetcast
+CLUSTERS   ?= 2
+BROKER     ?= nats
+T          ?= 30s
+
+export GOTOOLCHAIN := local
+# Tests that need an API server start this program.
+export FLEETCAST_STANDALONE := $(STANDALONE)
+
+##@ Everyday
+
+.PHONY: help
+help: ## Say what can be done
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(STANDALONE) ## Build the programs into bin/
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast-hub ./cmd/hub
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast-agent ./cmd/agent
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast ./cmd/fleetcast
+
+# The first build compiles an API server and takes minutes; later ones seconds.
+.PHONY: $(STANDALONE)
+$(STANDALONE):
+	@[[ -x $@ ]] || echo 'building an API server, which takes some minutes the first time ...' >&2
+	go build -C cmd/standalone -ldflags '$(LDFLAGS)' -o $@ .
+
+.PHONY: demo
+demo: build ## Show a work on its way: hub, broker and two clusters on this machine
+	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; \
+	$(STANDALONE) demo --data-dir "$$data" --broker $(BROKER)
+
+.PHONY: up
+up: build ## Leave hub, broker and clusters running, with their data in .fleetcast/
+	$(STANDALONE) up --data-dir $(DATA) --clusters $(CLUSTERS) --broker $(BROKER)
+
+##@ Checks
+
+.PHONY: test
+test: $(STANDALONE) ## Run all tests that need nothing but Go and a C compiler
+	go vet ./...
+	go test -race -shuffle=on ./...
+	cd cmd/standalone && go vet ./... && go test ./...
+
+.PHONY: integration
+integration: build ## Run the tests against mosquitto, nats-server, containers and real API servers
+	go vet -tags integration ./integration/...
+	go test -tags integration -race -count=1 -timeout 40m ./integration/...
+	cd integration/containers && go vet ./... && go test -count=1 -timeout 20m ./...
+
+.PHONY: lint
+lint: $(LINT) ## Check style and import rules
+	$(LINT) run ./...
+
+$(LINT):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+	mv $(TOOLS)/golangci-lint $@
+
+.PHONY: generate
+generate: ## Make the CRDs again from OCM's types
+	hack/generate.sh
+
+.PHONY: verify
+verify: generate ## Fail if something generated or tidied differs from what is committed
+	go mod tidy -diff
+	cd cmd/standalone && go mod tidy -diff
+	cd integration/containers && go mod tidy -diff
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	git diff --exit-code
+
+.PHONY: golden
+golden: ## Write golden files again; look at the diff before you commit it
+	go test ./codec ./pkg/cli -update
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for T (30s)
+	@for target in $$(grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | sed 's/^func //' | sort -u); do \
+		dir=$$(grep -rlE --include='*_test.go' "^func $$target\(" . | head -1 | xargs dirname); \
+		echo "$$dir $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(T) "$$dir"; \
+	done
+
+.PHONY: bench
+bench: ## Run the micro benchmarks
+	go test -run '^$$' -bench . -benchmem ./codec ./pkg/...
+
+.PHONY: presubmit
+presubmit: verify lint test ## What must pass before a change is proposed
