@@ -1,0 +1,252 @@
+package codec_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+func manifest(raw string) workv1.Manifest {
+	return workv1.Manifest{RawExtension: runtime.RawExtension{Raw: []byte(raw)}}
+}
+
+func TestResourceIDVector(t *testing.T) {
+	if got := codec.ResourceID(source, cluster, "web-tier"); got != workID {
+		t.Errorf("got %s, want the ID that OCM's sources mint, %s", got, workID)
+	}
+}
+
+func TestNewBundle(t *testing.T) {
+	for _, tc := range []struct {
+		reason string
+		change func(*workv1.ManifestWork)
+		holds  func(codec.Bundle) bool
+	}{
+		{
+			"a work built in memory has no UID",
+			func(w *workv1.ManifestWork) { w.UID = "" },
+			func(b codec.Bundle) bool {
+				return b.ID == workID && strings.Contains(string(b.Metadata), `"uid":"`+workID+`"`)
+			},
+		},
+		{
+			"the annotation wins over metadata.generation",
+			func(w *workv1.ManifestWork) {
+				w.Annotations = map[string]string{"cloudevents.open-cluster-management.io/resourceversion": "12"}
+			},
+			func(b codec.Bundle) bool { return b.Generation == 12 },
+		},
+		{
+			"what only the API server and kubectl need stays at home",
+			func(w *workv1.ManifestWork) {
+				w.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+				w.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: strings.Repeat("x", 200<<10), "team": "edge"}
+			},
+			func(b codec.Bundle) bool {
+				return string(b.Metadata) == `{"name":"web-tier","namespace":"edge-007","uid":"`+workID+
+					`","resourceVersion":"77","generation":3,"annotations":{"team":"edge"}}`
+			},
+		},
+		{
+			"log fields travel beside the metadata, sorted",
+			func(w *workv1.ManifestWork) {
+				w.Annotations = map[string]string{
+					"logging.open-cluster-management.io/op-id": "7", "logging.open-cluster-management.io/by": "me", "team": "edge",
+				}
+			},
+			func(b codec.Bundle) bool {
+				return b.Trace == `{"logging.open-cluster-management.io/by":"me","logging.open-cluster-management.io/op-id":"7"}`
+			},
+		},
+		{
+			"manifests keep their bytes, white space and order of keys included",
+			func(w *workv1.ManifestWork) {
+				w.Spec = workv1.ManifestWorkSpec{Workload: workv1.ManifestsTemplate{Manifests: []workv1.Manifest{
+					manifest(`{"b": 1, "a":2.0}`), manifest("{\n}"),
+				}}}
+			},
+			func(b codec.Bundle) bool { return string(b.Payload) == "{\"manifests\":[{\"b\": 1, \"a\":2.0},{\n}]}" },
+		},
+		{
+			"a manifest that is an object is written",
+			func(w *workv1.ManifestWork) {
+				w.Spec = workv1.ManifestWorkSpec{Workload: workv1.ManifestsTemplate{Manifests: []workv1.Manifest{{
+					RawExtension: runtime.RawExtension{Object: &corev1.Secret{Type: "t"}},
+				}}}}
+			},
+			func(b codec.Bundle) bool { return string(b.Payload) == `{"manifests":[{"metadata":{},"type":"t"}]}` },
+		},
+		{
+			"a work without manifests is a list without manifests",
+			func(w *workv1.ManifestWork) { w.Spec = workv1.ManifestWorkSpec{} },
+			func(b codec.Bundle) bool { return string(b.Payload) == `{"manifests":[]}` },
+		},
+		{
+			"the executor is spelled as on OCM's wire",
+			func(w *workv1.ManifestWork) {
+				w.Spec = workv1.ManifestWorkSpec{Executor: &workv1.ManifestWorkExecutor{
+					Subject: workv1.ManifestWorkExecutorSubject{Type: workv1.ExecutorSubjectTypeServiceAccount},
+				}}
+			},
+			func(b codec.Bundle) bool {
+				return string(b.Payload) == `{"manifests":[],"executer":{"subject":{"type":"ServiceAccount"}}}`
+			},
+		},
+		{
+			"a work being deleted is sent without its manifests",
+			func(w *workv1.ManifestWork) {
+				w.DeletionTimestamp = &metav1.Time{Time: time.Unix(1770091770, 0).In(time.FixedZone("", 3600))}
+			},
+			func(b codec.Bundle) bool {
+				return b.DeletedAt.Equal(time.Unix(1770091770, 0)) && b.DeletedAt.Location() == time.UTC && b.Payload == nil
+			},
+		},
+	} {
+		w := webTier(3)
+		tc.change(w)
+		before := w.DeepCopy()
+		b, err := codec.NewBundle(source, w)
+		if err != nil {
+			t.Errorf("%s: %v", tc.reason, err)
+			continue
+		}
+		if !tc.holds(b) {
+			t.Errorf("%s: got metadata %s, trace %s, payload %s", tc.reason, b.Metadata, b.Trace, b.Payload)
+		}
+		if diff := cmp.Diff(before, w); diff != "" {
+			t.Errorf("%s: the work was changed:\n%s", tc.reason, diff)
+		}
+		if _, err := b.Encode(codec.Update); err != nil {
+			t.Errorf("%s: what was bundled cannot be sent: %v", tc.reason, err)
+		}
+	}
+}
+
+func TestNewBundleRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		reason string
+		change func(*workv1.ManifestWork)
+		want   error
+	}{
+		{"neither UID nor name", func(w *workv1.ManifestWork) { w.UID, w.Name = "", "" }, codec.ErrMalformed},
+		{"no cluster", func(w *workv1.ManifestWork) { w.Namespace = "" }, codec.ErrMalformed},
+		{"an annotation that is no number", func(w *workv1.ManifestWork) {
+			w.Annotations = map[string]string{"cloudevents.open-cluster-management.io/resourceversion": "new"}
+		}, codec.ErrMalformed},
+		{"a generation over 32 bits", func(w *workv1.ManifestWork) { w.Generation = 1 << 31 }, codec.ErrGenerationRange},
+		{"annotations over the limit", func(w *workv1.ManifestWork) {
+			w.Annotations = map[string]string{"a": strings.Repeat("x", codec.MaxMetadata)}
+		}, codec.ErrMetadataTooLarge},
+		{"manifests over the limit", func(w *workv1.ManifestWork) {
+			w.Spec.Workload.Manifests = []workv1.Manifest{manifest(`{"a":"` + strings.Repeat("x", codec.MaxPayload) + `"}`)}
+		}, codec.ErrPayloadTooLarge},
+		{"a manifest that is no object", func(w *workv1.ManifestWork) {
+			w.Spec.Workload.Manifests = []workv1.Manifest{manifest(`[]`)}
+		}, codec.ErrMalformed},
+		{"an empty manifest", func(w *workv1.ManifestWork) {
+			w.Spec.Workload.Manifests = []workv1.Manifest{{}}
+		}, codec.ErrMalformed},
+		{"a manifest that would close the list", func(w *workv1.ManifestWork) {
+			w.Spec.Workload.Manifests = []workv1.Manifest{manifest(`{}],"executer":{}`)}
+		}, codec.ErrMalformed},
+		{"a manifest as deep as a whole body may be", func(w *workv1.ManifestWork) {
+			w.Spec.Workload.Manifests = []workv1.Manifest{manifest(strings.Repeat(`{"a":`, codec.MaxDepth-1) + "1" + strings.Repeat("}", codec.MaxDepth-1))}
+		}, codec.ErrMalformed},
+	} {
+		w := webTier(3)
+		tc.change(w)
+		_, err := codec.NewBundle(source, w)
+		if !errors.Is(err, tc.want) {
+			t.Errorf("%s: error %v, want %v", tc.reason, err, tc.want)
+		}
+	}
+}
+
+func TestWork(t *testing.T) {
+	sent := webTier(3)
+	sent.Annotations = map[string]string{"logging.open-cluster-management.io/op-id": "7", "team": "edge"}
+	sent.Finalizers = []string{"a.example/b"}
+	sent.Spec.Executor = &workv1.ManifestWorkExecutor{
+		Subject: workv1.ManifestWorkExecutorSubject{Type: workv1.ExecutorSubjectTypeServiceAccount},
+	}
+	got, err := newBundle(t, sent).Work()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sent.DeepCopy()
+	want.ResourceVersion = ""
+	want.Labels = map[string]string{"cloudevents.open-cluster-management.io/originalsource": source}
+	want.Annotations["cloudevents.open-cluster-management.io/datatype"] = codec.DataType
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWorkOfLittle(t *testing.T) {
+	at := time.Date(2026, 2, 3, 5, 0, 0, 400e6, time.UTC)
+	b := codec.Bundle{
+		ID: "an-id", Source: source, Cluster: cluster, Generation: 2, DeletedAt: at,
+		Trace: `{"logging.open-cluster-management.io/op-id":"7","other":"8"}`,
+	}
+	got, err := b.Work()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{
+		Name: "an-id", Namespace: cluster, UID: "an-id", Generation: 2,
+		DeletionTimestamp: &metav1.Time{Time: at.Truncate(time.Second)},
+		Labels:            map[string]string{"cloudevents.open-cluster-management.io/originalsource": source},
+		Annotations: map[string]string{
+			"cloudevents.open-cluster-management.io/datatype": codec.DataType,
+			"logging.open-cluster-management.io/op-id":        "7",
+		},
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("a tombstone without metadata is named by its ID (-want +got):\n%s", diff)
+	}
+}
+
+func TestWorkHoldsAgainstMetadata(t *testing.T) {
+	b := newBundle(t, webTier(3))
+	b.Metadata = []byte(`{"name":"web-tier","namespace":"kube-system","uid":"other","generation":99,` +
+		`"deletionTimestamp":"2026-02-03T04:09:30Z","labels":{"cloudevents.open-cluster-management.io/originalsource":"evil"}}`)
+	w, err := b.Work()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Namespace != cluster || w.UID != workID || w.Generation != 3 || w.DeletionTimestamp != nil ||
+		w.Labels["cloudevents.open-cluster-management.io/originalsource"] != source {
+		t.Errorf("metadata overrode what the bundle says: %+v", w.ObjectMeta)
+	}
+}
+
+func TestWorkRefuses(t *testing.T) {
+	for _, tc := range []struct{ reason, payload, metadata string }{
+		{"manifests that are no list", `{"manifests":{}}`, `{}`},
+		{"a manifest that is null", `{"manifests":[null]}`, `{}`},
+		{"a manifest that is a string", `{"manifests":["a"]}`, `{}`},
+		{"options of the wrong type", `{"manifests":[],"deleteOption":"Orphan"}`, `{}`},
+		{"metadata of the wrong type", `{"manifests":[]}`, `{"labels":[]}`},
+		{"a body cut short", `{"manifests":[`, `{}`},
+		{"a body too deep", `{"a":` + strings.Repeat("[", codec.MaxDepth) + strings.Repeat("]", codec.MaxDepth) + `}`, `{}`},
+		{"a body too large", `{"a":"` + strings.Repeat("a", codec.MaxPayload) + `"}`, `{}`},
+	} {
+		b := codec.Bundle{ID: "a", Source: source, Cluster: cluster, Payload: []byte(tc.payload), Metadata: []byte(tc.metadata)}
+		if w, err := b.Work(); !errors.Is(err, codec.ErrMalformed) || w != nil {
+			t.Errorf("%s: %v, error %v", tc.reason, w, err)
+		}
+	}
+	b := codec.Bundle{ID: "a", Source: source, Cluster: cluster, Payload: []byte(`{"manifests":[{}],"later":1,"Executer":1}`)}
+	if w, err := b.Work(); err != nil || len(w.Spec.Workload.Manifests) != 1 {
+		t.Errorf("fields of a later protocol are ignored: %v, error %v", w, err)
+	}
+}
