@@ -1,0 +1,128 @@
+package codec_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
+)
+
+// sampleBundle is a work of one ConfigMap with a body of 2 KiB.
+func sampleBundle(t testing.TB) codec.Bundle {
+	t.Helper()
+	const size = 2048
+	w := webTier(3333)
+	raw := string(w.Spec.Workload.Manifests[0].Raw)
+	pad := size - len(newBundle(t, w).Payload)
+	w.Spec.Workload.Manifests[0].Raw = []byte(strings.Replace(raw, "blue", "blue"+strings.Repeat("x", pad), 1))
+	b := newBundle(t, w)
+	if len(b.Payload) != size {
+		t.Fatalf("the body has %d bytes", len(b.Payload))
+	}
+	return b
+}
+
+func sampleReport(t testing.TB) codec.Report {
+	t.Helper()
+	return newReport(t, newBundle(t, webTier(3333)), appliedStatus(), 2018536199680954368)
+}
+
+func encoded(t testing.TB, m codec.Message) event.Event {
+	t.Helper()
+	e, err := m.Encode(codec.Update)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func benchmarkEncode(b *testing.B, m codec.Message) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Encode(codec.Update); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchmarkDecode(b *testing.B, e event.Event) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := codec.Decode(e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkSpecEncode(b *testing.B)   { benchmarkEncode(b, sampleBundle(b)) }
+func BenchmarkSpecDecode(b *testing.B)   { benchmarkDecode(b, encoded(b, sampleBundle(b))) }
+func BenchmarkStatusEncode(b *testing.B) { benchmarkEncode(b, sampleReport(b)) }
+func BenchmarkStatusDecode(b *testing.B) { benchmarkDecode(b, encoded(b, sampleReport(b))) }
+
+func BenchmarkNewBundle(b *testing.B) {
+	w := webTier(3)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := codec.NewBundle(source, w); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkNewReport(b *testing.B) {
+	bundle, s := newBundle(b, webTier(3)), appliedStatus()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := codec.NewReport(bundle, s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkHashStatus(b *testing.B) {
+	s := appliedStatus()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := codec.HashStatus(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkReportDeleted(b *testing.B) {
+	r := sampleReport(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Deleted(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// TestAllocations keeps the path that every event takes from growing. Each
+// limit is what was reached, and one.
+func TestAllocations(t *testing.T) {
+	bundle, report := sampleBundle(t), sampleReport(t)
+	spec, status := encoded(t, bundle), encoded(t, report)
+	for _, tc := range []struct {
+		name string
+		most float64
+		run  func() error
+	}{
+		{"encode a bundle", 5, func() error { _, err := bundle.Encode(codec.Update); return err }},
+		{"decode a bundle", 3, func() error { _, _, err := codec.Decode(spec); return err }},
+		{"encode a report", 5, func() error { _, err := report.Encode(codec.Update); return err }},
+		{"decode a report", 3, func() error { _, _, err := codec.Decode(status); return err }},
+		{"see that a report confirms no deletion", 1, func() error { _, err := report.Deleted(); return err }},
+	} {
+		got := testing.AllocsPerRun(200, func() {
+			if err := tc.run(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got > tc.most {
+			t.Errorf("%s: %v allocations, at most %v are allowed", tc.name, got, tc.most)
+		}
+	}
+}
