@@ -157,7 +157,7 @@ func (s *Source) Bundle(ctx context.Context, k sources.Key) (codec.Bundle, bool,
 	if err != nil {
 		// The dispatcher needs the version that it gives up.
 		b = codec.Bundle{ID: k.ID, Source: s.id, Cluster: k.Cluster, Generation: generation(w)}
-		return b, false, fmt.Errorf("describe work %s/%s: %w", w.Namespace, w.Name, err)
+		return b, false, err
 	}
 	return b, true, nil
 }

@@ -1,0 +1,38 @@
+// Command fleetcast-hub dispatches the works of a hub to its clusters.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/fleetcast-io/fleetcast/pkg/flags"
+	"github.com/fleetcast-io/fleetcast/pkg/hub"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	fs := pflag.NewFlagSet("fleetcast-hub", pflag.ContinueOnError)
+	cfg := hub.Flags(fs)
+	err := flags.Parse(fs, os.Args[1:])
+	if errors.Is(err, pflag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = errors.Join(cfg.Complete(), cfg.Validate())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fleetcast-hub:", err)
+		os.Exit(2)
+	}
+	if err := hub.Run(ctx, *cfg); err != nil {
+		cfg.Log.Error("hub stopped", "err", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,130 @@
+// Package hub assembles the hub: CRDs, the source of its works and their
+// dispatcher, health and metrics, and the controllers of its features.
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/pkg/flags"
+)
+
+// DefaultSourceID is the source ID of a hub that is not given one.
+const DefaultSourceID = "hub1"
+
+// A Config is what Run needs. Make one with Flags or Default.
+type Config struct {
+	// Kubeconfig is the file for the hub's API server; empty means the pod's
+	// service account. RESTConfig, if set, wins.
+	Kubeconfig string
+	RESTConfig *rest.Config
+
+	// Broker (URL required) is how to reach the broker. The URL mem: is a
+	// broker inside this process, on which there is no cluster.
+	Broker flags.Broker
+
+	// SourceID names this hub to the agents (required). Two hubs on one broker
+	// have different ones.
+	SourceID string
+
+	// InstallCRDs has the hub install and update the CRDs of its API. Without
+	// it, the hub waits until somebody did.
+	InstallCRDs bool
+
+	// LeaderElect lets several replicas run, of which one works. The lease is
+	// in LeaderElectionNamespace; default: the pod's namespace.
+	LeaderElect             bool
+	LeaderElectionNamespace string
+
+	// MetricsBindAddress serves /metrics, HealthProbeBindAddress serves /livez
+	// and /readyz; "0" or empty does not.
+	MetricsBindAddress     string
+	HealthProbeBindAddress string
+
+	// Drivers open brokers by URL scheme. Default: all there are.
+	Drivers brokers.Drivers
+
+	// Log is where the hub tells what it does. Default: nowhere.
+	Log *slog.Logger
+
+	log flags.Log
+}
+
+// Default returns the configuration of the flags' defaults. The caller adds a
+// broker.
+func Default() Config {
+	return *Flags(pflag.NewFlagSet("fleetcast-hub", pflag.ContinueOnError))
+}
+
+// Flags adds the hub's flags to fs and returns the Config they fill.
+func Flags(fs *pflag.FlagSet) *Config {
+	c := &Config{}
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig of the hub's API server (default: the pod's service account)")
+	fs.StringVar(&c.SourceID, "source-id", DefaultSourceID, "name of this hub to the agents; different for each hub on a broker")
+	fs.BoolVar(&c.InstallCRDs, "install-crds", false, "install and update the CRDs of the hub's API")
+	fs.BoolVar(&c.LeaderElect, "leader-elect", true, "of several replicas let one work and the others wait")
+	fs.StringVar(&c.LeaderElectionNamespace, "leader-election-namespace", "", "namespace of the leader's lease (default: the pod's)")
+	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics; 0 for none")
+	fs.StringVar(&c.HealthProbeBindAddress, "health-probe-bind-address", "0", "address for /livez and /readyz; 0 for none")
+	flags.AddBroker(fs, &c.Broker)
+	flags.AddLog(fs, &c.log)
+	return c
+}
+
+// Complete sets the logger that the flags ask for.
+func (c *Config) Complete() error {
+	log, err := c.log.Logger()
+	if err != nil {
+		return err
+	}
+	c.Log = log
+	return nil
+}
+
+// Validate checks what waiting cannot cure.
+func (c *Config) Validate() error {
+	if c.Broker.URL == "" {
+		return errors.New("--broker is required, for example --broker nats://broker.example.com:4222")
+	}
+	f := brokers.Filter{Lane: brokers.ToSource, Source: c.SourceID, Cluster: brokers.Any}
+	if err := f.Validate(); err != nil || c.SourceID == brokers.Any {
+		return fmt.Errorf("--source-id %q: not usable as a name in broker topics", c.SourceID)
+	}
+	return nil
+}
+
+func (c *Config) restConfig() (*rest.Config, error) {
+	cfg, err := c.loadRESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	// The API server's priority and fairness protects it better than a limit
+	// here, which would hold up one work for another.
+	cfg.QPS = -1
+	cfg.UserAgent = "fleetcast-hub"
+	return cfg, nil
+}
+
+func (c *Config) loadRESTConfig() (*rest.Config, error) {
+	switch {
+	case c.RESTConfig != nil:
+		return rest.CopyConfig(c.RESTConfig), nil
+	case c.Kubeconfig == "":
+		cfg, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("no --kubeconfig, and not in a pod: %w", err)
+		}
+		return cfg, nil
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read --kubeconfig %s: %w", c.Kubeconfig, err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,130 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	clientv1 "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/fleetcast-io/fleetcast/pkg/api/crds"
+)
+
+// fieldManager signs what the hub installs.
+const fieldManager = "fleetcast-hub"
+
+// errMissing is wrapped when somebody has to install CRDs.
+var errMissing = errors.New("CRDs are missing")
+
+// waitForCRDs returns true when the API server serves all CRDs of a hub,
+// installed here if install is set, and false when ctx ended first. It tells
+// each reason to wait once.
+func waitForCRDs(ctx context.Context, cfg *rest.Config, install bool, h *health, log *slog.Logger) bool {
+	const check = "crds"
+	told := ""
+	for {
+		err := ensureCRDs(ctx, cfg, install)
+		h.set(check, err)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if told != err.Error() {
+			told = err.Error()
+			log.Warn("the hub's API server is not ready for the hub, trying again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(retryInterval):
+		}
+	}
+}
+
+// ensureCRDs succeeds when all CRDs of a hub are established.
+func ensureCRDs(ctx context.Context, cfg *rest.Config, install bool) error {
+	// Each attempt has its own client: a kubeconfig's credentials may change.
+	clients, err := apiextensions.NewForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("prepare the client for CRDs: %w", err)
+	}
+	client := clients.ApiextensionsV1().CustomResourceDefinitions()
+	if install {
+		for _, crd := range crds.Hub() {
+			if err := installCRD(ctx, client, crd); err != nil {
+				return err
+			}
+		}
+	}
+	return checkCRDs(ctx, client)
+}
+
+// installCRD applies the CRD with server-side apply, which leaves alone what
+// others added to it, such as a conversion webhook.
+func installCRD(ctx context.Context, client clientv1.CustomResourceDefinitionInterface, crd *apiextensionsv1.CustomResourceDefinition) error {
+	crd.TypeMeta = metav1.TypeMeta{APIVersion: apiextensionsv1.SchemeGroupVersion.String(), Kind: "CustomResourceDefinition"}
+	body, err := applyBody(crd)
+	if err != nil {
+		return fmt.Errorf("install CRD %s: %w", crd.Name, err)
+	}
+	force := true
+	_, err = client.Patch(ctx, crd.Name, types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+	if err != nil {
+		return fmt.Errorf("install CRD %s: %w", crd.Name, err)
+	}
+	return nil
+}
+
+// applyBody is the CRD without its status, which is not the hub's to claim.
+func applyBody(crd *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
+	body, err := json.Marshal(crd)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, err
+	}
+	delete(fields, "status")
+	return json.Marshal(fields)
+}
+
+func checkCRDs(ctx context.Context, client clientv1.CustomResourceDefinitionInterface) error {
+	var missing []string
+	for _, want := range crds.Hub() {
+		have, err := client.Get(ctx, want.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			missing = append(missing, want.Name)
+		case err != nil:
+			return fmt.Errorf("look up CRD %s: %w", want.Name, err)
+		case !established(have):
+			return fmt.Errorf("CRD %s is not established yet", want.Name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: %s; start the hub once with --install-crds or install them with its chart", errMissing, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func established(crd *apiextensionsv1.CustomResourceDefinition) bool {
+	for _, c := range crd.Status.Conditions {
+		if c.Type == apiextensionsv1.Established {
+			return c.Status == apiextensionsv1.ConditionTrue
+		}
+	}
+	return false
+}

@@ -1,0 +1,101 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/fleetcast-io/fleetcast/sources"
+	"github.com/fleetcast-io/fleetcast/sources/kube"
+)
+
+// closeTimeout bounds the wait for unconfirmed events at the end.
+const closeTimeout = 5 * time.Second
+
+// addDispatcher has the works of the API server dispatched. Every replica keeps
+// the cache; the one that leads connects to the broker.
+func (c *Config) addDispatcher(ctx context.Context, mgr manager.Manager, h *health) error {
+	source, err := kube.New(ctx, mgr, c.SourceID, kube.Options{Log: c.Log})
+	if err != nil {
+		return err
+	}
+	lead := &dispatching{config: c, source: source}
+	h.add("works", func(*http.Request) error {
+		if !source.Loaded() {
+			return errors.New("the cache of ManifestWorks is filling")
+		}
+		return nil
+	})
+	h.add("broker", lead.ready)
+	return mgr.Add(lead)
+}
+
+// dispatching is what the leader does. As a runnable without NeedLeaderElection
+// it waits for the lead.
+type dispatching struct {
+	config  *Config
+	source  *kube.Source
+	running atomic.Pointer[sources.Dispatcher]
+}
+
+// Start implements manager.Runnable.
+func (l *dispatching) Start(ctx context.Context) (err error) {
+	c := l.config
+	transport, err := c.openBroker(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		if err := transport.Close(closing); err != nil {
+			c.Log.Info("broker connection did not close in order", "err", err)
+		}
+	}()
+	d := sources.NewDispatcher(c.SourceID, l.source, transport, sources.Options{Log: c.Log})
+	unregister, err := register(metrics.Registry, d.Collectors())
+	if err != nil {
+		return err
+	}
+	defer unregister()
+	l.source.Notify(d.Changed)
+	defer l.source.Notify(nil)
+	l.running.Store(d)
+	defer l.running.Store(nil)
+	c.Log.Info("dispatching works", "source", c.SourceID)
+	return d.Run(ctx)
+}
+
+// ready is nil for a replica that waits for the lead: it needs no broker.
+func (l *dispatching) ready(*http.Request) error {
+	if d := l.running.Load(); d != nil {
+		return d.Ready()
+	}
+	return nil
+}
+
+// register adds metrics to the registry that the manager serves, for as long as
+// what they measure lives.
+func register(r prometheus.Registerer, all []prometheus.Collector) (unregister func(), err error) {
+	var done []prometheus.Collector
+	unregister = func() {
+		for _, c := range done {
+			r.Unregister(c)
+		}
+	}
+	for _, c := range all {
+		if err := r.Register(c); err != nil {
+			unregister()
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+		done = append(done, c)
+	}
+	return unregister, nil
+}

@@ -1,0 +1,143 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/pkg/api"
+	"github.com/fleetcast-io/fleetcast/pkg/version"
+)
+
+// leaseName is the lease that the replicas of one source ID compete for.
+func leaseName(sourceID string) string { return "fleetcast-hub-" + sourceID }
+
+// retryInterval is the wait between attempts at what the hub needs to start.
+const retryInterval = 2 * time.Second
+
+// Run runs the hub until ctx ends, and returns nil then. Neither broker nor API
+// server needs to be there at the start: it tells what it waits for and goes on
+// when it comes. An error is one that waiting does not cure, or that another
+// replica took over the lead: the process should end.
+func Run(ctx context.Context, c Config) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Drivers == nil {
+		c.Drivers = allDrivers
+	}
+	cfg, err := c.restConfig()
+	if err != nil {
+		return err
+	}
+	if err := c.checkBroker(ctx); err != nil {
+		return err
+	}
+	c.Log.Info("hub starts", "version", version.Get().Version, "source", c.SourceID, "api_server", cfg.Host)
+
+	h := newHealth()
+	g, ctx := errgroup.WithContext(ctx)
+	if serving(c.HealthProbeBindAddress) {
+		g.Go(func() error { return h.serve(ctx, c.HealthProbeBindAddress) })
+	}
+	g.Go(func() error {
+		if !waitForCRDs(ctx, cfg, c.InstallCRDs, h, c.Log) {
+			return nil // The context ended first.
+		}
+		return c.runManager(ctx, cfg, h)
+	})
+	return g.Wait()
+}
+
+// checkBroker finds a wrong URL or configuration at once, and not when this
+// replica comes to lead. It opens nothing: a connection with the leader's
+// client ID would take the leader's session away.
+func (c *Config) checkBroker(ctx context.Context) error {
+	checked := *c
+	checked.Drivers = make(brokers.Drivers, len(c.Drivers))
+	for scheme := range c.Drivers {
+		checked.Drivers[scheme] = func(context.Context, *url.URL, brokers.Config) (brokers.Transport, error) {
+			return nil, nil //nolint:nilnil // Opens nothing on purpose.
+		}
+	}
+	_, err := checked.openBroker(ctx)
+	return err
+}
+
+func (c *Config) openBroker(ctx context.Context) (brokers.Transport, error) {
+	bc := c.Broker.Config
+	bc.Role, bc.Name, bc.Log = brokers.RoleSource, c.SourceID, c.Log
+	return c.Drivers.Open(ctx, c.Broker.URL, bc)
+}
+
+func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) error {
+	logger := logr.FromSlogHandler(c.Log.Handler())
+	ctrl.SetLogger(logger)
+	mgr, err := ctrl.NewManager(cfg, manager.Options{
+		Scheme:                        api.NewScheme(),
+		Logger:                        logger,
+		LeaderElection:                c.LeaderElect,
+		LeaderElectionID:              leaseName(c.SourceID),
+		LeaderElectionNamespace:       c.LeaderElectionNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		Metrics:                       metricsserver.Options{BindAddress: orNone(c.MetricsBindAddress)},
+		HealthProbeBindAddress:        "0", // The hub's own outlives the manager.
+	})
+	if err != nil {
+		return fmt.Errorf("prepare the hub's controllers: %w", err)
+	}
+	for _, p := range c.parts() {
+		if err := p.add(ctx, mgr, h); err != nil {
+			return fmt.Errorf("add %s: %w", p.name, err)
+		}
+	}
+	if err := mgr.Start(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("run the hub's controllers: %w", err)
+	}
+	return nil
+}
+
+// A part is one of the hub's jobs, added to the manager before it starts.
+type part struct {
+	name string
+	add  func(ctx context.Context, mgr manager.Manager, h *health) error
+}
+
+// parts lists all that a hub does.
+func (c *Config) parts() []part {
+	return []part{
+		{"the dispatcher of works", c.addDispatcher},
+	}
+}
+
+func serving(address string) bool { return address != "" && address != "0" }
+
+func orNone(address string) string {
+	if !serving(address) {
+		return "0"
+	}
+	return address
+}
+
+// ignoreClosed turns the end of a closed server into no error.
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

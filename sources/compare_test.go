@@ -1,0 +1,222 @@
+package sources_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/sources"
+)
+
+func ask(t *testing.T, f *fakeTransport, cluster string, versions ...codec.Version) *settlement {
+	t.Helper()
+	q := codec.SpecResync{Agent: cluster + "-agent", Cluster: cluster, Versions: versions}
+	return f.deliver(t, toSource(cluster), encode(t, q, codec.ResyncRequest))
+}
+
+func TestAnswers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reason string
+		held   []codec.Bundle
+		listed []codec.Version
+		want   []string
+	}{
+		"everything": {
+			reason: "an agent without state gets all, and the question for its statuses",
+			held:   []codec.Bundle{bundle("c1", "a", 1), deletion("c1", "b", 4)},
+			want:   []string{"c1 status? 2", "c1/a@1 resync_response", "c1/b@4 resync_response"},
+		},
+		"what is missing": {
+			reason: "only what is newer",
+			held:   []codec.Bundle{bundle("c1", "a", 3), bundle("c1", "b", 4)},
+			listed: []codec.Version{{ID: "a", Generation: 3}, {ID: "b", Generation: 3}},
+			want:   []string{"c1 status? 2", "c1/b@4 resync_response"},
+		},
+		"nothing held": {
+			reason: "an unknown work is never answered with a deletion, nor is an empty question sent",
+			listed: []codec.Version{{ID: "other", Generation: 3}},
+		},
+		"other clusters": {
+			reason: "a cluster's question concerns its own works",
+			held:   []codec.Bundle{bundle("c2", "a", 3)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, f := newSource(), &fakeTransport{}
+				run(t, src, f, sources.Options{})
+				f.ready() // Compares with nobody: nothing is held yet.
+				for _, b := range tc.held {
+					src.put(b)
+				}
+				got := ask(t, f, "c1", tc.listed...)
+				if diff := cmp.Diff(tc.want, f.take()); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
+				}
+				if got.String() != "acknowledged" {
+					t.Errorf("the question is %s, want acknowledged", got)
+				}
+			})
+		})
+	}
+}
+
+// TestAnswerIsOwedUntilLoaded: a half-filled source would make works look gone.
+func TestAnswerIsOwedUntilLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		run(t, src, f, sources.Options{})
+		f.ready()
+		src.put(bundle("c1", "a", 1))
+		src.loadErr = fmt.Errorf("list: %w", sources.ErrNotLoaded)
+		got := ask(t, f, "c1")
+		pass(time.Minute)
+		if published := f.take(); published != nil || got.String() != "open" {
+			t.Errorf("published %v, question %s; a source that is not loaded answers nothing", published, got)
+		}
+		src.loadErr = nil
+		pass(2 * time.Minute)
+		if diff := cmp.Diff([]string{"c1 status? 1", "c1/a@1 resync_response"}, f.take()); diff != "" {
+			t.Errorf("once loaded (-want +got):\n%s", diff)
+		}
+		if got.String() != "acknowledged" {
+			t.Errorf("question %s, want acknowledged", got)
+		}
+	})
+}
+
+// TestQuestionsAreCoalesced: an agent that asks in a loop gets an answer per
+// pause, holds one unsettled event, and delays nobody.
+func TestQuestionsAreCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		run(t, src, f, sources.Options{ComparePause: 10 * time.Second})
+		f.ready()
+		src.put(bundle("c1", "a", 1))
+		src.put(bundle("c2", "a", 1))
+		ask(t, f, "c1")
+		f.take()
+		var asked []*settlement
+		for range 100 {
+			asked = append(asked, ask(t, f, "c1"))
+		}
+		ask(t, f, "c2")
+		if diff := cmp.Diff([]string{"c2 status? 1", "c2/a@1 resync_response"}, f.take()); diff != "" {
+			t.Errorf("within the pause (-want +got):\n%s", diff)
+		}
+		open := 0
+		for _, got := range asked {
+			if got.String() == "open" {
+				open++
+			}
+		}
+		if open != 1 {
+			t.Errorf("%d questions unsettled, want the last alone", open)
+		}
+		pass(10 * time.Second)
+		if diff := cmp.Diff([]string{"c1 status? 1", "c1/a@1 resync_response"}, f.take()); diff != "" {
+			t.Errorf("after the pause (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestStatusQuestionIsSplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		for i := range 2001 {
+			src.held["c1"] = append(src.held["c1"], sources.Held{
+				ID: fmt.Sprint("w", i), Generation: 1, Reported: 1, StatusHash: strings.Repeat("ab", 32),
+			})
+		}
+		src.held["empty"] = nil
+		run(t, src, f, sources.Options{})
+		f.ready()
+		pass(time.Second)
+		if diff := cmp.Diff([]string{"c1 status? 1", "c1 status? 1000", "c1 status? 1000"}, f.take()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		seen := map[string]bool{}
+		for i, m := range f.messages {
+			key := f.topics[i].Key
+			if seen[key] {
+				t.Errorf("two parts have the key %q: a broker that keeps the last value loses one", key)
+			}
+			seen[key] = true
+			for _, h := range m.(codec.StatusResync).Hashes {
+				seen[h.ID] = true
+			}
+		}
+		if len(seen) != 2001+3 {
+			t.Errorf("%d works and keys in all parts, want %d", len(seen), 2001+3)
+		}
+	})
+}
+
+func TestSessionsCompareAll(t *testing.T) {
+	held := func(id string, generation, reported int64, deleting bool) sources.Held {
+		return sources.Held{ID: id, Generation: generation, Reported: reported, Deleting: deleting, StatusHash: strings.Repeat("ab", 32)}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		src := newSource(bundle("c1", "reported", 3), bundle("c1", "never", 1), deletion("c2", "gone", 2))
+		src.held["c1"] = []sources.Held{held("reported", 3, 3, false), held("never", 1, 0, false)}
+		src.held["c2"] = []sources.Held{held("gone", 2, 2, true)}
+		want := []string{"c1 status? 2", "c1/never@1 create_request", "c2 status? 1", "c2/gone@2 delete_request"}
+		f := &fakeTransport{}
+		run(t, src, f, sources.Options{CompareInterval: time.Hour})
+		for _, resumed := range []bool{false, true} {
+			synctest.Wait()
+			f.sub.Ready(brokers.Session{Resumed: resumed})
+			pass(10 * time.Second)
+			if diff := cmp.Diff(want, f.take()); diff != "" {
+				t.Errorf("session with resumed=%v (-want +got):\n%s", resumed, diff)
+			}
+		}
+		pass(75 * time.Minute)
+		if diff := cmp.Diff(want, f.take()); diff != "" {
+			t.Errorf("periodic comparison (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestComparisonSurvivesTheBroker: a question that could not be sent is sent
+// later.
+func TestComparisonSurvivesTheBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		src.held["c1"] = []sources.Held{{ID: "a", Generation: 1, Reported: 1, StatusHash: strings.Repeat("ab", 32)}}
+		failures := 3
+		f.publish = func(brokers.Topic, codec.Message) error {
+			if failures--; failures >= 0 {
+				return brokers.ErrUnavailable
+			}
+			return nil
+		}
+		run(t, src, f, sources.Options{CompareInterval: 24 * time.Hour})
+		f.ready()
+		pass(10 * time.Minute)
+		if got := f.take(); !slices.Contains(got, "c1 status? 1") {
+			t.Errorf("published %v, want the question for statuses", got)
+		}
+	})
+}
+
+func TestClustersAreListedAgainAfterAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(bundle("c1", "a", 1)), &fakeTransport{}
+		src.loadErr = sources.ErrNotLoaded
+		run(t, src, f, sources.Options{CompareInterval: 24 * time.Hour})
+		f.ready()
+		src.loadErr = nil
+		pass(time.Minute)
+		if diff := cmp.Diff([]string{"c1 status? 1", "c1/a@1 create_request"}, f.take()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
