@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/fleetcast-io/fleetcast/codec"
 )
 
@@ -29,9 +31,11 @@ const (
 // sent is the source's own time of the event that carried the bundle.
 //
 // Generations order the bundles of one ID, except that OCM's sources restart
-// them when a work is deleted and created again: IDs are derived from names
-// there. Such a bundle is told from a late copy of the old one by the source's
-// clock alone: it was sent after the deletion.
+// them when a work is deleted and created again: their IDs are derived from
+// names. Such a bundle is told from a late copy of the old one by the source's
+// clock alone: it was sent after the deletion. A random ID, as a hub's API
+// server gives one, never comes again for another work, so clocks do not matter
+// there.
 func judge(held *Record, b codec.Bundle, sent time.Time) verdict {
 	switch {
 	case held == nil:
@@ -43,7 +47,7 @@ func judge(held *Record, b codec.Bundle, sent time.Time) verdict {
 	case held.Bundle.Deleting():
 		// The deletion stands whatever comes late. A work of the same ID that
 		// was created since has its turn when the deletion is done.
-		if !newer(held.Bundle, b) && !sent.After(held.Bundle.DeletedAt) {
+		if !newer(held.Bundle, b) && !(recurs(b.ID) && sent.After(held.Bundle.DeletedAt)) {
 			return verdictStale
 		}
 		if held.Next != nil && !newer(*held.Next, b) {
@@ -70,7 +74,7 @@ func judgeGone(held *Record, b codec.Bundle, sent time.Time) verdict {
 	switch {
 	case b.Deleting():
 		return verdictConfirm
-	case newer(held.Bundle, b), sent.After(held.Bundle.DeletedAt):
+	case newer(held.Bundle, b), recurs(b.ID) && sent.After(held.Bundle.DeletedAt):
 		return verdictAccept
 	}
 	return verdictStale
@@ -89,6 +93,13 @@ func judgeDeletion(held *Record, b codec.Bundle) verdict {
 		return verdictStale
 	}
 	return verdictAccept
+}
+
+// recurs says whether another work may have the same ID later. A random UUID
+// (RFC 9562, version 4) is used once.
+func recurs(id string) bool {
+	u, err := uuid.Parse(id)
+	return err != nil || u.Version() != 4
 }
 
 // newer says that b's generation is above that of what is held.

@@ -31,6 +31,14 @@ func TestJudge(t *testing.T) {
 		return &Record{Bundle: deletion(generation, at), GoneAt: t2, Buried: at}
 	}
 	next := live(7, "next")
+	unique := func(b codec.Bundle) codec.Bundle {
+		b.ID = "45274291-b5e7-473b-a33e-cb5d82869fc0"
+		return b
+	}
+	derived := func(b codec.Bundle) codec.Bundle {
+		b.ID = "d413c17e-d14b-567d-87b3-5cc5ff557269"
+		return b
+	}
 	cases := map[string]struct {
 		reason string
 		held   *Record
@@ -62,6 +70,9 @@ func TestJudge(t *testing.T) {
 		"gone, late create":  {"a late copy does not bring the work back", gone(2, t1), live(1, "a"), t0, verdictStale},
 		"gone, newer":        {"a higher generation is another work", gone(2, t1), live(3, "a"), t0, verdictAccept},
 		"gone, from 1 again": {"so is one that was sent after the deletion", gone(2, t1), live(1, "a"), t2, verdictAccept},
+		"gone, derived ID":   {"OCM's sources derive IDs from names", gone(2, t1), derived(live(1, "a")), t2, verdictAccept},
+		"gone, random ID":    {"a random ID is not used twice, whenever the event was sent", gone(2, t1), unique(live(1, "a")), t2, verdictStale},
+		"deleting, random":   {"nor while the deletion is under way", &Record{Bundle: deletion(2, t1)}, unique(live(1, "a")), t2, verdictStale},
 		"gone, unversioned":  {"without generations the time decides", gone(0, t1), live(0, "a"), t0, verdictStale},
 	}
 	for name, c := range cases {

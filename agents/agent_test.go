@@ -1,0 +1,640 @@
+package agents_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/agents"
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/brokers/mem"
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/api"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
+)
+
+// A cluster is an applier that imagines its cluster: what was applied is what
+// the cluster has.
+type cluster struct {
+	mu       sync.Mutex
+	applied  map[string]string // Payloads by source and ID.
+	calls    map[string]int    // By operation.
+	next     []error           // For the next calls.
+	block    chan struct{}     // Apply waits for it, if set.
+	blocked  chan struct{}     // Apply says that it waits.
+	panicsOn string            // Payload that Apply panics on.
+}
+
+func newCluster() *cluster {
+	return &cluster{applied: map[string]string{}, calls: map[string]int{}}
+}
+
+func key(b codec.Bundle) string { return b.Source + "/" + b.ID }
+
+func (c *cluster) call(operation string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls[operation]++
+	if len(c.next) == 0 {
+		return nil
+	}
+	err := c.next[0]
+	c.next = c.next[1:]
+	return err
+}
+
+func (c *cluster) Apply(ctx context.Context, b codec.Bundle, _ codec.Report) (codec.Report, error) {
+	err := c.call("apply")
+	c.mu.Lock()
+	block := c.block
+	panics := c.panicsOn != "" && c.panicsOn == string(b.Payload)
+	c.mu.Unlock()
+	if panics {
+		panic("applier met what it cannot stand")
+	}
+	if block != nil {
+		c.blocked <- struct{}{}
+		select {
+		case <-block:
+		case <-ctx.Done():
+			return codec.Report{}, ctx.Err()
+		}
+	}
+	if err != nil {
+		return status(b, "Applied", metav1.ConditionFalse), err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.applied[key(b)] = string(b.Payload)
+	return status(b, "Applied", metav1.ConditionTrue), nil
+}
+
+func (c *cluster) Observe(_ context.Context, b codec.Bundle, _ codec.Report) (codec.Report, error) {
+	return status(b, "Applied", metav1.ConditionTrue), c.call("observe")
+}
+
+func (c *cluster) Delete(_ context.Context, b codec.Bundle, _ codec.Report) (codec.Report, error) {
+	if err := c.call("delete"); err != nil {
+		return status(b, api.ConditionDeleting, metav1.ConditionTrue), err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.applied, key(b))
+	return status(b, api.ConditionDeleted, metav1.ConditionTrue), nil
+}
+
+func (c *cluster) has() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.applied)
+}
+
+func (c *cluster) count(operation string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls[operation]
+}
+
+func status(b codec.Bundle, condition string, value metav1.ConditionStatus) codec.Report {
+	r, err := codec.NewReport(b, workv1.ManifestWorkStatus{Conditions: []metav1.Condition{{
+		Type: condition, Status: value, Reason: "Imagined", ObservedGeneration: b.Generation,
+		LastTransitionTime: metav1.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	}}})
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// failing is a store whose next commits fail.
+type failing struct {
+	agents.Volatile
+	mu   sync.Mutex
+	next []error
+}
+
+func (f *failing) Commit(c agents.Changes) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.next) > 0 {
+		err := f.next[0]
+		f.next = f.next[1:]
+		return err
+	}
+	return f.Volatile.Commit(c)
+}
+
+// A bench is an agent on a bench: a broker, and the source's end of it.
+type bench struct {
+	t       *testing.T
+	broker  *mem.Broker
+	cluster *cluster
+	store   *failing
+	source  brokers.Transport
+
+	mu        sync.Mutex
+	reports   []codec.Report
+	questions []codec.SpecResync
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, broker: mem.NewBroker(mem.Options{}), cluster: newCluster(), store: &failing{}}
+	b.source = b.listen("hub1")
+	return b
+}
+
+// listen opens a source's transport, which notes what agents say.
+func (b *bench) listen(source string) brokers.Transport {
+	transport := b.broker.Open(brokers.Config{Role: brokers.RoleSource, Name: source})
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		err := transport.Subscribe(ctx, brokers.Subscription{
+			Filters: []brokers.Filter{{Lane: brokers.ToSource, Source: source, Cluster: brokers.Any}},
+			Handle: brokers.Sync(func(_ context.Context, _ brokers.Topic, e event.Event) error {
+				_, m, err := codec.Decode(e)
+				if err != nil {
+					b.t.Errorf("agent sent what cannot be decoded: %v", err)
+					return err
+				}
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				switch m := m.(type) {
+				case codec.Report:
+					b.reports = append(b.reports, m)
+				case codec.SpecResync:
+					b.questions = append(b.questions, m)
+				}
+				return nil
+			}),
+		})
+		if err != nil {
+			b.t.Errorf("source's subscription: %v", err)
+		}
+	})
+	b.t.Cleanup(func() {
+		cancel()
+		done.Wait()
+		_ = transport.Close(context.Background())
+	})
+	return transport
+}
+
+// run starts an agent on the bench's store and cluster. The returned function
+// stops it, as the end of the test does.
+func (b *bench) run(o agents.Options) (*agents.Agent, func()) {
+	b.t.Helper()
+	if o.Sources == nil {
+		o.Sources = []string{"hub1"}
+	}
+	transport := b.broker.Open(brokers.Config{Role: brokers.RoleAgent, Name: "c1"})
+	a, err := agents.New("c1", b.store, b.cluster, transport, o)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := a.Run(ctx); err != nil {
+			b.t.Errorf("Run: %v", err)
+		}
+	})
+	stop := sync.OnceFunc(func() {
+		cancel()
+		done.Wait()
+		_ = transport.Close(context.Background())
+	})
+	b.t.Cleanup(stop)
+	return a, stop
+}
+
+func (b *bench) encode(m codec.Message, action codec.Action) event.Event {
+	b.t.Helper()
+	e, err := m.Encode(action)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return e
+}
+
+func (b *bench) publish(m codec.Message, action codec.Action) {
+	b.t.Helper()
+	b.publishEvent(b.encode(m, action))
+}
+
+func (b *bench) publishEvent(e event.Event) {
+	b.t.Helper()
+	source := e.Get(event.Source)
+	to := brokers.Topic{Lane: brokers.ToCluster, Source: "hub1", Cluster: "c1", Key: e.Get("resourceid")}
+	transport := b.source
+	if source != "hub1" && source != "liar" {
+		to.Source = source
+		transport = b.broker.Open(brokers.Config{Role: brokers.RoleSource, Name: source, ClientID: source + "-publisher"})
+		b.t.Cleanup(func() { _ = transport.Close(context.Background()) })
+		time.Sleep(time.Second) // Bubble time: it connects.
+	}
+	if err := transport.Publish(b.t.Context(), to, e); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// settle lets everything happen that needs no more than the given time.
+func (b *bench) settle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// last returns the newest report on a work.
+func (b *bench) last(id string) codec.Report {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var newest codec.Report
+	for _, r := range b.reports {
+		if r.ID == id && r.Sequence > newest.Sequence {
+			newest = r
+		}
+	}
+	return newest
+}
+
+func (b *bench) sent() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.reports)
+}
+
+func work(source, id string, generation int64, content string) codec.Bundle {
+	return codec.Bundle{
+		ID: id, Source: source, Cluster: "c1", Generation: generation,
+		Metadata: fmt.Appendf(nil, `{"name":%q,"namespace":"c1"}`, id),
+		Payload:  fmt.Appendf(nil, `{"manifests":[{"content":%q}]}`, content),
+	}
+}
+
+func gone(source, id string, generation int64) codec.Bundle {
+	return codec.Bundle{
+		ID: id, Source: source, Cluster: "c1", Generation: generation, DeletedAt: time.Now().UTC(),
+		Metadata: fmt.Appendf(nil, `{"name":%q,"namespace":"c1"}`, id),
+	}
+}
+
+func wantHas(t *testing.T, c *cluster, want map[string]string) {
+	t.Helper()
+	full := map[string]string{}
+	for k, content := range want {
+		full[k] = fmt.Sprintf(`{"manifests":[{"content":%q}]}`, content)
+	}
+	if diff := cmp.Diff(full, c.has()); diff != "" {
+		t.Errorf("the cluster has (-want +got):\n%s", diff)
+	}
+}
+
+func TestWorkIsAppliedReportedAndDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.settle(time.Second)
+		wantHas(t, b.cluster, map[string]string{"hub1/w": "one"})
+		first := b.last("w")
+		if first.Generation != 1 || first.Agent != "c1-work-agent" || first.Sequence == 0 {
+			t.Errorf("report = %+v, want one on generation 1 by c1-work-agent with a sequence", first)
+		}
+
+		b.publish(work("hub1", "w", 2, "two"), codec.Update)
+		late := b.encode(work("hub1", "w", 2, "two"), codec.Update)
+		b.publish(work("hub1", "w", 1, "one"), codec.Update) // Out of order.
+		b.settle(time.Second)
+		wantHas(t, b.cluster, map[string]string{"hub1/w": "two"})
+		if second := b.last("w"); second.Generation != 2 || second.Sequence <= first.Sequence {
+			t.Errorf("report = generation %d sequence %d, want generation 2 after sequence %d", second.Generation, second.Sequence, first.Sequence)
+		}
+
+		b.publish(gone("hub1", "w", 3), codec.Delete)
+		b.settle(time.Second)
+		wantHas(t, b.cluster, nil)
+		if deleted, err := b.last("w").Deleted(); err != nil || !deleted {
+			t.Errorf("last report's Deleted = %v, %v, want true", deleted, err)
+		}
+
+		before := b.sent()
+		b.publishEvent(late)
+		b.settle(time.Minute)
+		wantHas(t, b.cluster, nil)
+		if b.sent() != before {
+			t.Error("a late copy of a deleted work made the agent report")
+		}
+		b.publish(gone("hub1", "w", 3), codec.Delete) // The source missed the confirmation.
+		b.settle(time.Second)
+		if b.sent() != before+1 {
+			t.Errorf("%d reports after the deletion was asked for again, want one more", b.sent()-before)
+		}
+	})
+}
+
+func TestDeletionOfUnknownWorkIsConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.publish(gone("hub1", "never-seen", 5), codec.Delete)
+		b.settle(time.Second)
+		r := b.last("never-seen")
+		if deleted, err := r.Deleted(); err != nil || !deleted || r.Generation != 5 {
+			t.Errorf("report = generation %d, Deleted %v, %v; want a confirmation for generation 5", r.Generation, deleted, err)
+		}
+	})
+}
+
+func TestAgentGoesOnWithoutBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		_, stop := b.run(agents.Options{})
+		b.settle(time.Second)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.settle(time.Second)
+		stop()
+
+		b.broker.Stop()
+		b.cluster.applied["hub1/w"] = "drifted"
+		a, _ := b.run(agents.Options{})
+		b.settle(time.Second)
+		wantHas(t, b.cluster, map[string]string{"hub1/w": "one"})
+
+		b.cluster.mu.Lock()
+		b.cluster.applied["hub1/w"] = "drifted again"
+		b.cluster.mu.Unlock()
+		a.Changed("hub1", "w")
+		b.settle(12 * time.Hour)
+		wantHas(t, b.cluster, map[string]string{"hub1/w": "one"})
+		if a.Listening() {
+			t.Error("Listening without a broker")
+		}
+		b.broker.Start()
+		b.settle(time.Hour)
+		if !a.Listening() {
+			t.Error("not Listening an hour after the broker is back")
+		}
+	})
+}
+
+func TestNewestReportIsSentWhenTheBrokerIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.cluster.next = []error{errors.New("not yet")}
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.cluster.block, b.cluster.blocked = make(chan struct{}), make(chan struct{}, 10)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		<-b.cluster.blocked
+		b.broker.Stop()
+		close(b.cluster.block)
+		b.settle(time.Minute) // Applied=False, then True, with nobody to tell.
+		if got := b.sent(); got != 0 {
+			t.Fatalf("%d reports without a broker", got)
+		}
+		b.broker.Start()
+		b.settle(time.Hour)
+		r := b.last("w")
+		s, err := r.Status()
+		if err != nil || len(s.Conditions) != 1 || s.Conditions[0].Status != metav1.ConditionTrue {
+			t.Errorf("last report = %+v, %v, want Applied True", s, err)
+		}
+		if got := b.sent(); got != 1 {
+			t.Errorf("%d reports were sent, want the newest only", got)
+		}
+	})
+}
+
+func TestNothingIsAcknowledgedBeforeItIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		full := errors.New("no space left on device")
+		b.store.next = []error{full, full, full}
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.settle(time.Hour)
+		wantHas(t, b.cluster, map[string]string{"hub1/w": "one"})
+		if r := b.last("w"); r.Generation != 1 {
+			t.Errorf("report = %+v, want one on generation 1 after the disk has space again", r)
+		}
+	})
+}
+
+// TestStatusCannotUndoDeletion is the race that left deleted works running: an
+// application ends after the deletion came.
+func TestStatusCannotUndoDeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.cluster.block, b.cluster.blocked = make(chan struct{}), make(chan struct{}, 1)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		<-b.cluster.blocked
+		b.publish(gone("hub1", "w", 2), codec.Delete)
+		b.settle(time.Second)
+		close(b.cluster.block)
+		b.settle(time.Hour)
+		wantHas(t, b.cluster, nil)
+		if deleted, err := b.last("w").Deleted(); err != nil || !deleted {
+			t.Errorf("last report's Deleted = %v, %v, want true", deleted, err)
+		}
+	})
+}
+
+func TestFailuresAreRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.cluster.next = []error{errors.New("a"), errors.New("b"), errors.New("c")}
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.settle(time.Hour)
+		wantHas(t, b.cluster, map[string]string{"hub1/w": "one"})
+		b.cluster.mu.Lock()
+		b.cluster.next = []error{errors.New("finalizers"), errors.New("finalizers")}
+		b.cluster.mu.Unlock()
+		b.publish(gone("hub1", "w", 2), codec.Delete)
+		b.settle(time.Hour)
+		wantHas(t, b.cluster, nil)
+		if got := b.cluster.count("delete"); got != 3 {
+			t.Errorf("Delete was called %d times, want 3", got)
+		}
+	})
+}
+
+func TestPanicCostsOneWorkItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.cluster.panicsOn = `{"manifests":[{"content":"poison"}]}`
+		b.run(agents.Options{Workers: 1})
+		b.settle(time.Second)
+		b.publish(work("hub1", "bad", 1, "poison"), codec.Create)
+		b.publish(work("hub1", "good", 1, "one"), codec.Create)
+		b.settle(time.Minute)
+		wantHas(t, b.cluster, map[string]string{"hub1/good": "one"})
+	})
+}
+
+func TestForeignEventsAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		elsewhere := work("hub1", "w", 1, "one")
+		elsewhere.Cluster = "c2"
+		b.publish(elsewhere, codec.Create)                                                             // Its address is c1's.
+		b.publish(work("liar", "w", 1, "one"), codec.Create)                                           // Its address is hub1's.
+		b.publish(work("hub2", "w", 1, "one"), codec.Create)                                           // Nobody this agent listens to.
+		b.publish(codec.StatusResync{Source: "hub1", Cluster: "c2"}, codec.ResyncRequest)              // Not asked of c1.
+		b.publish(codec.SpecResync{Agent: "hub1", Cluster: "c1"}, codec.ResyncRequest)                 // Not for agents.
+		b.publish(codec.StatusResync{Source: "liar", Cluster: "c1", Hashes: nil}, codec.ResyncRequest) // Its address is hub1's.
+		b.settle(time.Hour)
+		wantHas(t, b.cluster, nil)
+		if b.sent() != 0 {
+			t.Errorf("%d reports, want none", b.sent())
+		}
+	})
+}
+
+func TestSourcesAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.listen("hub2")
+		b.run(agents.Options{Sources: []string{"hub1", "hub2"}})
+		b.settle(time.Second)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.publish(work("hub2", "w", 5, "five"), codec.Create)
+		b.settle(time.Second)
+		b.publish(gone("hub1", "w", 2), codec.Delete)
+		b.settle(time.Second)
+		wantHas(t, b.cluster, map[string]string{"hub2/w": "five"})
+		b.mu.Lock()
+		b.questions = nil
+		b.mu.Unlock()
+		b.broker.Disconnect("c1-client")
+		b.settle(time.Minute)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		asked := map[int]int{}
+		for _, q := range b.questions {
+			asked[len(q.Versions)]++
+		}
+		if diff := cmp.Diff(map[int]int{0: 1, 1: 1}, asked); diff != "" {
+			t.Errorf("questions by number of works listed, hub1 none and hub2 one (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestStatusResyncIsAnsweredWithWhatDiffers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		for _, id := range []string{"a", "b", "c"} {
+			b.publish(work("hub1", id, 1, id), codec.Create)
+		}
+		b.settle(time.Second)
+		before, a, c := b.sent(), b.last("a"), b.last("c")
+		b.publish(codec.StatusResync{Source: "hub1", Cluster: "c1", Hashes: []codec.StatusHash{
+			{ID: "a", Hash: a.Hash}, {ID: "b", Hash: "of another time"}, // c is not listed.
+		}}, codec.ResyncRequest)
+		b.settle(time.Second)
+		if got := b.sent() - before; got != 1 || b.last("a").Sequence != a.Sequence || b.last("c").Sequence != c.Sequence {
+			t.Errorf("%d reports, want one, on b", got)
+		}
+		b.publish(codec.StatusResync{Source: "hub1", Cluster: "c1"}, codec.ResyncRequest)
+		b.settle(time.Second)
+		if got := b.sent() - before; got != 4 {
+			t.Errorf("%d reports after a question without hashes, want all 3 more", got-1)
+		}
+		if again := b.last("a"); again.Sequence <= a.Sequence || again.Hash != a.Hash {
+			t.Errorf("report sent again has sequence %d, want one above %d", again.Sequence, a.Sequence)
+		}
+	})
+}
+
+func TestTooLargeReportIsShortened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.broker = mem.NewBroker(mem.Options{MaxSize: 2000})
+		b.source = b.listen("hub1")
+		big := &bigReports{cluster: b.cluster}
+		transport := b.broker.Open(brokers.Config{Role: brokers.RoleAgent, Name: "c1"})
+		a, err := agents.New("c1", b.store, big, transport, agents.Options{Sources: []string{"hub1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() { _ = a.Run(ctx) })
+		b.settle(time.Second)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.settle(time.Minute)
+		s, err := b.last("w").Status()
+		if err != nil || len(s.Conditions) != 1 || len(s.ResourceStatus.Manifests) != 0 {
+			t.Errorf("report = %+v, %v, want the condition without the manifests", s, err)
+		}
+		if got := b.sent(); got != 1 {
+			t.Errorf("%d reports, want 1: a size does not change by trying again", got)
+		}
+		cancel()
+		done.Wait()
+		_ = transport.Close(context.Background())
+	})
+}
+
+// bigReports reports more than the broker takes.
+type bigReports struct{ *cluster }
+
+func (b *bigReports) Apply(ctx context.Context, bundle codec.Bundle, last codec.Report) (codec.Report, error) {
+	if _, err := b.cluster.Apply(ctx, bundle, last); err != nil {
+		return codec.Report{}, err
+	}
+	s := workv1.ManifestWorkStatus{Conditions: []metav1.Condition{{Type: "Applied", Status: metav1.ConditionTrue, Reason: "Imagined"}}}
+	for i := range 100 {
+		s.ResourceStatus.Manifests = append(s.ResourceStatus.Manifests, workv1.ManifestCondition{
+			ResourceMeta: workv1.ManifestResourceMeta{Ordinal: int32(i), Kind: "ConfigMap", Name: fmt.Sprint("settings-", i)},
+		})
+	}
+	return codec.NewReport(bundle, s)
+}
+
+func TestWorksAreLookedAtInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{StatusInterval: time.Minute, ApplyInterval: 24 * time.Hour})
+		b.settle(time.Second)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.settle(time.Hour)
+		if got := b.cluster.count("observe"); got < 30 || got > 60 {
+			t.Errorf("Observe was called %d times in an hour, want once per one to two minutes", got)
+		}
+		if applies, sent := b.cluster.count("apply"), b.sent(); applies != 1 || sent != 1 {
+			t.Errorf("%d applications and %d reports of a work that did not change, want 1 and 1", applies, sent)
+		}
+	})
+}
+
+func TestNewNeedsNames(t *testing.T) {
+	transport := mem.NewBroker(mem.Options{}).Open(brokers.Config{Role: brokers.RoleAgent, Name: "c1"})
+	defer transport.Close(t.Context())
+	if _, err := agents.New("", &agents.Volatile{}, newCluster(), transport, agents.Options{Sources: []string{"s"}}); err == nil {
+		t.Error("New without a cluster succeeded")
+	}
+	if _, err := agents.New("c1", &agents.Volatile{}, newCluster(), transport, agents.Options{}); err == nil {
+		t.Error("New without a source succeeded")
+	}
+}
