@@ -99,30 +99,3 @@ func BenchmarkReportDeleted(b *testing.B) {
 		}
 	}
 }
-
-// TestAllocations keeps the path that every event takes from growing. Each
-// limit is what was reached, and one.
-func TestAllocations(t *testing.T) {
-	bundle, report := sampleBundle(t), sampleReport(t)
-	spec, status := encoded(t, bundle), encoded(t, report)
-	for _, tc := range []struct {
-		name string
-		most float64
-		run  func() error
-	}{
-		{"encode a bundle", 5, func() error { _, err := bundle.Encode(codec.Update); return err }},
-		{"decode a bundle", 3, func() error { _, _, err := codec.Decode(spec); return err }},
-		{"encode a report", 5, func() error { _, err := report.Encode(codec.Update); return err }},
-		{"decode a report", 3, func() error { _, _, err := codec.Decode(status); return err }},
-		{"see that a report confirms no deletion", 1, func() error { _, err := report.Deleted(); return err }},
-	} {
-		got := testing.AllocsPerRun(200, func() {
-			if err := tc.run(); err != nil {
-				t.Fatal(err)
-			}
-		})
-		if got > tc.most {
-			t.Errorf("%s: %v allocations, at most %v are allowed", tc.name, got, tc.most)
-		}
-	}
-}
