@@ -85,8 +85,10 @@ func judgeDeletion(held *Record, b codec.Bundle) verdict {
 	case b.DeletedAt.Equal(held.Buried):
 		return verdictStale // A late copy of a deletion that was done before this work was.
 	case held.Bundle.Deleting():
-		if held.Next != nil && newer(held.Bundle, b) {
-			return verdictAccept // What waited its turn is deleted, too.
+		if newer(held.Bundle, b) {
+			// The source waits for the confirmation of this generation, which
+			// covers all below it.
+			return verdictAccept
 		}
 		return verdictDuplicate
 	case b.Generation != 0 && b.Generation < held.Bundle.Generation:
@@ -116,12 +118,13 @@ func accepted(held *Record, b codec.Bundle) *Record {
 	if held == nil {
 		return &Record{Bundle: b}
 	}
-	next := *held
-	next.GoneAt = time.Time{}
-	next.Next = nil
 	if held.Gone() {
 		// Another work under the same ID: nothing of the old one describes it.
 		return &Record{Bundle: b, Buried: held.Buried}
+	}
+	next := *held
+	if next.Next != nil && newer(*next.Next, b) {
+		next.Next = nil // What waited its turn is deleted, too.
 	}
 	if b.Deleting() {
 		// What is to be deleted must stay known: a deletion may carry neither

@@ -61,6 +61,7 @@ func TestJudge(t *testing.T) {
 		"deletion, older":    {"a deletion of an earlier work of this ID is late", &Record{Bundle: live(5, "a")}, deletion(2, t1), t1, verdictStale},
 		"deletion, buried":   {"so is one that was done already, though the work counts from 1 again", &Record{Bundle: live(1, "a"), Buried: t1}, deletion(4, t1), t1, verdictStale},
 		"deletion again":     {"it is under way", &Record{Bundle: deletion(2, t1)}, deletion(2, t1), t1, verdictDuplicate},
+		"deletion, newer":    {"its confirmation is what the source waits for", &Record{Bundle: deletion(2, t1)}, deletion(3, t1), t1, verdictAccept},
 		"late update":        {"nothing older undoes a deletion", &Record{Bundle: deletion(2, t1)}, live(1, "a"), t0, verdictStale},
 		"late update, equal": {"nor anything of the same generation", &Record{Bundle: deletion(2, t1)}, live(2, "a"), t0, verdictStale},
 		"created again":      {"a later work of this ID waits until the deletion is done", &Record{Bundle: deletion(2, t1)}, live(3, "n"), t2, verdictNext},
