@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -53,9 +56,8 @@ are not signed, and expired objects of no owner are not removed.`,
 	cmd.Flags().StringVar(&flags.bindAddress, "bind-address", "127.0.0.1", "IP address to listen on; others than this machine's loopback expose the server to the network")
 	cmd.Flags().IntVar(&flags.port, "port", 0, "port to listen on (default: that of the last run, else a free one)")
 	cmd.Flags().StringVar(&flags.apis, "apis", "", `APIs to serve, "hub" or "full" (default: those of the last run, else full)`)
-	cmd.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "log everything, not only errors")
-	cmd.Flags().BoolVar(&flags.noFsync, "unsafe-no-fsync", false, "do not wait for the disk; for tests")
-	_ = cmd.Flags().MarkHidden("unsafe-no-fsync")
+	addVerboseFlag(cmd, &flags.verbose)
+	addNoFsyncFlag(cmd, &flags.noFsync)
 	addStopWithStdinFlag(cmd, &flags.withStdin)
 	return cmd
 }
@@ -84,8 +86,18 @@ func runAPIServer(cmd *cobra.Command, flags apiServerFlags) error {
 		_ = server.Stop()
 		return fmt.Errorf("say that the server is ready: %w", err)
 	}
-	<-server.Done()
-	return server.Err()
+	debug.FreeOSMemory() // Most of what a start allocates is garbage after it.
+	return errors.Join(untilEnd(ctx, server), server.Stop())
+}
+
+// untilEnd returns nil when ctx ends, and an error if the server does so before.
+func untilEnd(ctx context.Context, server *apiserver.Server) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-server.Done():
+		return errors.New("the API server ended by itself")
+	}
 }
 
 func (f apiServerFlags) options() (apiserver.Options, error) {

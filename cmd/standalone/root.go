@@ -88,6 +88,16 @@ func requireDataDir(dir string) error {
 	return nil
 }
 
+func addVerboseFlag(cmd *cobra.Command, into *bool) {
+	cmd.Flags().BoolVarP(into, "verbose", "v", false, "log everything, not only what is wrong")
+}
+
+// addNoFsyncFlag adds the flag with which tests do not wait for the disk.
+func addNoFsyncFlag(cmd *cobra.Command, into *bool) {
+	cmd.Flags().BoolVar(into, "unsafe-no-fsync", false, "do not wait for the disk; a crash of the machine may lose data")
+	_ = cmd.Flags().MarkHidden("unsafe-no-fsync")
+}
+
 // addStopWithStdinFlag adds the flag with which a program that starts this one
 // makes sure that it does not outlive it, however that program ends: the kernel
 // closes its end of the pipe.

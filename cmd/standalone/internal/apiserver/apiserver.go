@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -22,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/fleetcast-io/fleetcast/cmd/standalone/internal/datadir"
 )
 
 // Profile says which APIs a server serves.
@@ -64,6 +64,15 @@ type Options struct {
 	Logs io.Writer
 }
 
+// lastRun is what a data directory keeps from one run to the next beside the
+// objects and the keys.
+type lastRun struct {
+	Port    int     `json:"port,omitempty"`
+	Profile Profile `json:"apis,omitempty"`
+}
+
+const lastRunName = "apiserver"
+
 // A Server is a running API server.
 type Server struct {
 	kubeconfig string
@@ -80,24 +89,28 @@ type Server struct {
 const stopTimeout = 10 * time.Second
 
 // Start runs an API server on dataDir and returns when it is ready. The
-// directory and what it needs are made where they do not exist. The server ends
-// when ctx does or Stop is called.
+// directory and what it needs are made where they do not exist. The end of ctx
+// ends the start, but not a server that is ready: Stop does that.
 //
-// It returns an error that matches ErrInUse if another process runs on dataDir.
+// It returns an error that matches datadir.ErrInUse if another process runs on dataDir.
 func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err error) {
-	dir, err := openDataDir(dataDir)
+	dir, err := datadir.Open(dataDir)
 	if err != nil {
 		return nil, err
 	}
-	closers := []func(){dir.close}
+	closers := []func(){dir.Close}
 	defer func() {
 		if err != nil {
 			runLast(closers)
 		}
 	}()
 
+	var last lastRun
+	if err := dir.Recall(lastRunName, &last); err != nil {
+		return nil, err
+	}
 	if opts.Profile == "" {
-		opts.Profile = dir.remembered.Profile
+		opts.Profile = last.Profile
 	}
 	if opts.Profile == "" {
 		opts.Profile = Full
@@ -105,24 +118,23 @@ func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err er
 	if opts.BindAddress == nil {
 		opts.BindAddress = net.IPv4(127, 0, 0, 1)
 	}
-	listener, err := listen(opts.BindAddress, opts.Port, dir.remembered.Port)
+	listener, err := listen(opts.BindAddress, opts.Port, last.Port)
 	if err != nil {
 		return nil, err
 	}
 	closers = append(closers, func() { _ = listener.Close() })
 	port := listener.Addr().(*net.TCPAddr).Port
 
-	credentials, err := ensureCredentials(filepath.Join(dir.path, "pki"), opts.BindAddress)
+	credentials, err := ensureCredentials(dir.Path("pki"), opts.BindAddress)
 	if err != nil {
 		return nil, err
 	}
-	store, err := startEtcd(ctx, dir.path, opts)
+	store, err := startEtcd(ctx, dir.Path("etcd"), opts)
 	if err != nil {
 		return nil, err
 	}
 	closers = append(closers, store.close)
 
-	// The server outlives ctx by the time an orderly end takes.
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	closers = append(closers, cancel)
 	aggregator, err := newServer(runCtx, opts.Profile, serverSettings{
@@ -139,7 +151,7 @@ func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err er
 	}
 
 	s := &Server{
-		kubeconfig: filepath.Join(dir.path, "kubeconfig"),
+		kubeconfig: dir.Path("kubeconfig"),
 		config:     credentials.restConfig(clientHost(opts.BindAddress, port)),
 		cancel:     cancel,
 		done:       make(chan struct{}),
@@ -157,7 +169,7 @@ func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err er
 	if err := writeKubeconfig(s.kubeconfig, s.config); err != nil {
 		return nil, err
 	}
-	if err := dir.remember(lastRun{Port: port, Profile: opts.Profile}); err != nil {
+	if err := dir.Remember(lastRunName, lastRun{Port: port, Profile: opts.Profile}); err != nil {
 		return nil, err
 	}
 
@@ -168,14 +180,7 @@ func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err er
 		defer close(s.done)
 		select {
 		case s.err = <-served:
-			if s.err == nil {
-				s.err = errors.New("the API server ended by itself")
-			}
 			cancel()
-		case <-ctx.Done():
-			_ = logOnly("FATAL")
-			cancel()
-			s.err = awaitEnd(served)
 		case <-runCtx.Done():
 			s.err = awaitEnd(served)
 		}
@@ -195,11 +200,8 @@ func (s *Server) RESTConfig() *rest.Config { return rest.CopyConfig(s.config) }
 // Done is closed when the server has ended and its files are closed.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Err returns why the server ended: nil if it was told to. It must not be called
-// before Done is closed.
-func (s *Server) Err() error { return s.err }
-
-// Stop ends the server and returns when its files are closed.
+// Stop ends the server if it has not ended, and returns when its files are
+// closed, with the reason if it did not end in order.
 func (s *Server) Stop() error {
 	_ = logOnly("FATAL")
 	s.cancel()
@@ -286,22 +288,4 @@ func runLast(functions []func()) {
 	for i := len(functions) - 1; i >= 0; i-- {
 		functions[i]()
 	}
-}
-
-// replaceFile writes a file that readers see either as it was or complete, and
-// that only this user may read.
-func replaceFile(path string, content []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.Write(content)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }

@@ -16,18 +16,18 @@ import (
 	"slices"
 	"time"
 
-	user "k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
+
+	"github.com/fleetcast-io/fleetcast/cmd/standalone/internal/datadir"
 )
 
-const (
-	// renewBefore is how long before its end a certificate is replaced at a start.
-	renewBefore = 30 * 24 * time.Hour
-)
+// renewBefore is how long before its end a certificate is replaced at a start.
+const renewBefore = 30 * 24 * time.Hour
 
 // credentials are the keys and certificates of one server, in PEM files of one
 // directory. The authority signs the server's and its clients' certificates.
@@ -106,7 +106,7 @@ func writeKubeconfig(path string, config *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("encode the kubeconfig: %w", err)
 	}
-	return replaceFile(path, content)
+	return datadir.WriteFile(path, content)
 }
 
 // serverNames returns what the server's certificate is good for.
@@ -160,7 +160,7 @@ func ensureAuthority(certificateFile, keyFile string) (*authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", certificateFile, err)
 	}
-	if err := replaceFile(certificateFile, content); err != nil {
+	if err := datadir.WriteFile(certificateFile, content); err != nil {
 		return nil, err
 	}
 	return &authority{certificate: certificate, key: key}, nil
@@ -198,7 +198,7 @@ func (a *authority) ensure(certificateFile, keyFile string, template x509.Certif
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", certificateFile, err)
 	}
-	return replaceFile(certificateFile, content)
+	return datadir.WriteFile(certificateFile, content)
 }
 
 // ensureKey reads a private key, or makes it if the file does not exist. A file
@@ -224,7 +224,7 @@ func ensureKey(path string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the key %s: %w", path, err)
 	}
-	return key, replaceFile(path, content)
+	return key, datadir.WriteFile(path, content)
 }
 
 func readCertificate(path string) (*x509.Certificate, error) {

@@ -28,13 +28,12 @@ type etcdStore struct {
 	logLevel zap.AtomicLevel
 }
 
-func startEtcd(ctx context.Context, dataDir string, opts Options) (_ *etcdStore, err error) {
+func startEtcd(ctx context.Context, dir string, opts Options) (_ *etcdStore, err error) {
 	s := &etcdStore{logLevel: zap.NewAtomicLevelAt(zap.ErrorLevel)}
-	store := filepath.Join(dataDir, "etcd")
-	if err := os.MkdirAll(store, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make etcd's directory: %w", err)
 	}
-	sockets := store
+	sockets := dir
 	if len(sockets) > maxSocketPath {
 		sockets, err = os.MkdirTemp("", "fleetcast-etcd-")
 		if err != nil {
@@ -50,7 +49,7 @@ func startEtcd(ctx context.Context, dataDir string, opts Options) (_ *etcdStore,
 	s.endpoint = client.String()
 
 	config := embed.NewConfig()
-	config.Dir = store
+	config.Dir = dir
 	config.ListenClientUrls = []url.URL{client}
 	// The addresses to advertise keep their defaults: etcd insists on some, and a
 	// lone member has nobody to tell them to and no peers to listen for.
