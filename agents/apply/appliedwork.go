@@ -1,0 +1,277 @@
+package apply
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/pkg/api"
+)
+
+// Which work an AppliedManifestWork stands for. Its name does not tell: a work
+// may be deleted and made again under the same name, and two sources may use
+// the same one.
+const (
+	sourceAnnotation = "work.fleetcast.io/source"
+	idAnnotation     = "work.fleetcast.io/id"
+	// keyLabel is the digest of both, to find the AppliedManifestWork of a work
+	// whose deletion does not say its name.
+	keyLabel = "work.fleetcast.io/key"
+)
+
+var appliedWorkResource = schema.GroupVersionResource{
+	Group: workv1.GroupName, Version: workv1.GroupVersion.Version, Resource: "appliedmanifestworks",
+}
+
+// errTaken says that the AppliedManifestWork of this name belongs to a work of
+// another source.
+var errTaken = errors.New("the name is taken")
+
+// A holding is what the cluster has of one work: its AppliedManifestWork and
+// the inventory in it. It is used by one call at a time, as the work is.
+type holding struct {
+	name    string
+	uid     types.UID
+	entries []entry
+}
+
+func appliedWorkID(name string) objectID {
+	return objectID{Group: appliedWorkResource.Group, Resource: appliedWorkResource.Resource, Name: name}
+}
+
+func (k workKey) label() string {
+	sum := sha256.Sum256([]byte(k.source + "\x00" + k.id))
+	return hex.EncodeToString(sum[:16])
+}
+
+// nameOf is the name of a work's AppliedManifestWork.
+func (a *Applier) nameOf(work string) string { return a.options.HubHash + "-" + work }
+
+// appliedWork is the AppliedManifestWork that a work should have.
+func (a *Applier) appliedWork(p *pass) *workv1.AppliedManifestWork {
+	labels := maps.Clone(p.work.Labels)
+	if labels == nil {
+		labels = make(map[string]string)
+	}
+	labels[keyLabel] = p.key.label()
+	return &workv1.AppliedManifestWork{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        a.nameOf(p.work.Name),
+			Labels:      labels,
+			Annotations: map[string]string{sourceAnnotation: p.key.source, idAnnotation: p.key.id},
+			Finalizers:  []string{api.AppliedWorkFinalizer},
+		},
+		Spec: workv1.AppliedManifestWorkSpec{
+			HubHash: a.options.HubHash, AgentID: a.options.AgentID, ManifestWorkName: p.work.Name,
+		},
+	}
+}
+
+// claim makes sure that the work has its AppliedManifestWork, and says what it
+// holds.
+func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
+	desired := a.appliedWork(p)
+	asked := want{sum: digestAppliedWork(desired)}
+	id := appliedWorkID(desired.Name)
+	if h := a.held(p.key); h != nil && h.name == desired.Name {
+		if _, ok := a.index.outcome(id, p.key, asked); ok {
+			return h, nil
+		}
+	}
+	a.index.begin(id)
+	live, err := a.ensureAppliedWork(ctx, p, desired)
+	if err != nil {
+		a.bell.ring(a.index.end(id, p.key, asked, outcome{}, nil, "")...)
+		return nil, fmt.Errorf("AppliedManifestWork %s: %w", desired.Name, err)
+	}
+	tell := a.index.end(id, p.key, asked, done(unchanged), live, "")
+	a.watches.attach(id, appliedWorkResource)
+	h := &holding{name: live.Name, uid: live.UID, entries: readInventory(live.Status)}
+	a.hold(p.key, h)
+	a.bell.ring(tell...)
+	return h, nil
+}
+
+func digestAppliedWork(w *workv1.AppliedManifestWork) string {
+	raw, err := json.Marshal(w)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:16])
+}
+
+func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired *workv1.AppliedManifestWork) (*workv1.AppliedManifestWork, error) {
+	live, err := a.getAppliedWork(ctx, desired.Name)
+	if err != nil {
+		return nil, err
+	}
+	if live != nil && live.DeletionTimestamp != nil {
+		// Somebody deleted it to have its objects removed, or a work of the same
+		// name is on its way out. That comes first.
+		blockers, err := a.dismantle(ctx, keyOf(live, p.key), live)
+		if err != nil || len(blockers) > 0 {
+			return nil, errors.Join(stillThere(blockers), err)
+		}
+		live = nil
+	}
+	if live == nil {
+		p.fresh = true
+		return a.createAppliedWork(ctx, desired)
+	}
+	was := keyOf(live, p.key)
+	if was.source != p.key.source {
+		return nil, fmt.Errorf("%w by work %s of source %s", errTaken, clip(was.id), clip(was.source))
+	}
+	if was != p.key {
+		// The work was made again under the same name: what is there is its own
+		// now, and what it does not want is pruned.
+		a.forget(was)
+	}
+	return a.updateAppliedWork(ctx, desired, live)
+}
+
+// keyOf says whose an AppliedManifestWork is. One without our annotations was
+// left by another agent for the same hub: it is taken for claimant's.
+func keyOf(live *workv1.AppliedManifestWork, claimant workKey) workKey {
+	source, ok := live.Annotations[sourceAnnotation]
+	if !ok {
+		return claimant
+	}
+	return workKey{source, live.Annotations[idAnnotation]}
+}
+
+// getAppliedWork returns nil if there is none.
+func (a *Applier) getAppliedWork(ctx context.Context, name string) (*workv1.AppliedManifestWork, error) {
+	ctx, cancel := a.client.limit(ctx)
+	defer cancel()
+	live, err := a.client.works.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	return live, nil
+}
+
+func (a *Applier) createAppliedWork(ctx context.Context, desired *workv1.AppliedManifestWork) (*workv1.AppliedManifestWork, error) {
+	create := func() (*workv1.AppliedManifestWork, error) {
+		ctx, cancel := a.client.limit(ctx)
+		defer cancel()
+		return a.client.works.Create(ctx, desired, metav1.CreateOptions{FieldManager: updateManager})
+	}
+	live, err := create()
+	if typeMissing(err) {
+		if err := a.InstallCRD(ctx); err != nil {
+			return nil, err
+		}
+		live, err = create()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create: %w", err)
+	}
+	return live, nil
+}
+
+func (a *Applier) updateAppliedWork(ctx context.Context, desired, live *workv1.AppliedManifestWork) (*workv1.AppliedManifestWork, error) {
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		next := live.DeepCopy()
+		next.Labels = mergeMap(live.Labels, desired.Labels)
+		next.Annotations = mergeMap(live.Annotations, desired.Annotations)
+		next.Spec = desired.Spec
+		if !slices.Contains(next.Finalizers, api.AppliedWorkFinalizer) {
+			next.Finalizers = append(next.Finalizers, api.AppliedWorkFinalizer)
+		}
+		if maps.Equal(next.Labels, live.Labels) && maps.Equal(next.Annotations, live.Annotations) &&
+			next.Spec == live.Spec && len(next.Finalizers) == len(live.Finalizers) {
+			return nil
+		}
+		ctx, cancel := a.client.limit(ctx)
+		defer cancel()
+		after, err := a.client.works.Update(ctx, next, metav1.UpdateOptions{FieldManager: updateManager})
+		if err == nil {
+			live = after
+			return nil
+		}
+		if fresh, getErr := a.client.works.Get(ctx, live.Name, metav1.GetOptions{}); apierrors.IsConflict(err) && getErr == nil {
+			live = fresh
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("update: %w", err)
+	}
+	return live, nil
+}
+
+// writeInventory stores which objects the work has.
+func (a *Applier) writeInventory(ctx context.Context, key workKey, h *holding, entries []entry) error {
+	for i := range entries {
+		if entries[i].UID == "" {
+			entries[i].UID = a.index.uid(entries[i].objectID)
+		}
+	}
+	// The UID keeps it from being written into a later object of the same name.
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": h.uid},
+		"status":   map[string]any{"appliedResources": writeInventory(entries)},
+	})
+	if err != nil {
+		return err
+	}
+	id := appliedWorkID(h.name)
+	asked := a.index.wanted(id, key)
+	a.index.begin(id)
+	call, cancel := a.client.limit(ctx)
+	defer cancel()
+	live, err := a.client.works.Patch(call, h.name, types.MergePatchType, patch,
+		metav1.PatchOptions{FieldManager: updateManager}, "status")
+	if err != nil {
+		a.bell.ring(a.index.end(id, key, asked, outcome{}, nil, "")...)
+		return fmt.Errorf("write the inventory of AppliedManifestWork %s: %w", h.name, err)
+	}
+	h.entries = entries
+	a.bell.ring(a.index.end(id, key, asked, done(unchanged), live, "")...)
+	return nil
+}
+
+func (a *Applier) held(key workKey) *holding {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.holdings[key]
+}
+
+func (a *Applier) hold(key workKey, h *holding) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holdings[key] = h
+}
+
+// forget drops what is remembered of a work.
+func (a *Applier) forget(key workKey) {
+	a.mu.Lock()
+	h := a.holdings[key]
+	delete(a.holdings, key)
+	a.mu.Unlock()
+	if h == nil {
+		return
+	}
+	a.index.release(appliedWorkID(h.name), key)
+	for _, e := range h.entries {
+		a.index.release(e.objectID, key)
+	}
+	a.watches.sweep()
+}

@@ -1,0 +1,158 @@
+// Package apply makes one cluster run what works say: it is the agents.Applier
+// for a real API server.
+//
+// # What it writes
+//
+// Every work has an AppliedManifestWork on the cluster, named by the hub's hash
+// and the work. It is there before the first object, lists every object that
+// the work has or may have, and owns them. An object enters the list before it
+// is created and leaves it after it is gone, so that an agent that dies at any
+// point leaves nothing that its successor does not know.
+//
+// An object is written only if it differs from its manifest. While a watch
+// vouches that nothing happened to it, it is not even read. Manifests that
+// cannot be applied cost the others of the work nothing.
+//
+// # What it deletes
+//
+// Objects that a newer generation of a work dropped, and those of a work that
+// is deleted: only if they carry the owner reference of that work's
+// AppliedManifestWork and of no other, and only in the very version that was
+// looked at. While it is not known which object some manifest of the work
+// means, nothing is dropped.
+//
+// # Concurrency
+//
+// Methods may be called concurrently for different works. No error or log line
+// holds content of an object.
+package apply
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+
+	workv1 "open-cluster-management.io/api/work/v1"
+)
+
+// Options configure an Applier. Only HubHash is required.
+type Options struct {
+	// HubHash tells the hub apart from other hubs of the same cluster: the names
+	// of AppliedManifestWorks begin with it. It must be part of a DNS name.
+	HubHash string
+	// AgentID is written into AppliedManifestWorks. Default: HubHash.
+	AgentID string
+	// Changed is called when an object of a work changed, appeared or went. It
+	// must not block. One work is told at most about once a second.
+	Changed func(source, id string)
+	// Log gets what an operator acts on. Default: slog.Default().
+	Log *slog.Logger
+	// Registerer gets the metrics. Default: none are registered.
+	Registerer prometheus.Registerer
+	// Limits are on what a work may hold.
+	Limits Limits
+
+	// Timeout is for each call to the API server. Default: 30 s.
+	Timeout time.Duration
+	// MaxWatches bounds the watches on types in namespaces. Objects beyond are
+	// read at every Recheck. Default: 256.
+	MaxWatches int
+	// Recheck is how often works are told to look at objects that no watch
+	// covers, and to try what was refused. Default: 5 min.
+	Recheck time.Duration
+	// Discovery is how often the same missing kind is asked for, at most.
+	// Default: 10 s.
+	Discovery time.Duration
+	// Establish is how long to wait for a CRD of a work to be served before its
+	// instances are applied. Default: 10 s.
+	Establish time.Duration
+}
+
+// Limits are on what a work may hold. What is beyond is not applied.
+type Limits struct {
+	// Manifests is the number per work. Default: 500.
+	Manifests int
+	// ManifestBytes is the size of one. Default: 1 MiB, near which etcd refuses.
+	ManifestBytes int
+}
+
+func (o Options) withDefaults() Options {
+	o.AgentID = cmp.Or(o.AgentID, o.HubHash)
+	o.Log = cmp.Or(o.Log, slog.Default())
+	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
+	o.MaxWatches = cmp.Or(o.MaxWatches, 256)
+	o.Recheck = cmp.Or(o.Recheck, 5*time.Minute)
+	o.Discovery = cmp.Or(o.Discovery, 10*time.Second)
+	o.Establish = cmp.Or(o.Establish, 10*time.Second)
+	o.Limits.Manifests = cmp.Or(o.Limits.Manifests, 500)
+	o.Limits.ManifestBytes = cmp.Or(o.Limits.ManifestBytes, 1<<20)
+	return o
+}
+
+// An Applier applies works to one cluster. It satisfies agents.Applier.
+type Applier struct {
+	options Options
+	client  *client
+	mapper  *mapper
+	index   *index
+	watches *watches
+	bell    *bell
+	metrics metrics
+	log     *slog.Logger
+
+	mu       sync.Mutex
+	holdings map[workKey]*holding
+}
+
+// New returns an Applier for the cluster that cfg leads to. It makes no
+// request. Works are applied without Run as well, but drift goes unnoticed and
+// every call reads every object.
+func New(cfg *rest.Config, o Options) (*Applier, error) {
+	if o.HubHash == "" {
+		return nil, errors.New("set up the applier: the hub hash is missing")
+	}
+	o = o.withDefaults()
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register the applier's metrics: %w", err)
+	}
+	c, err := newClient(cfg, o.Timeout, m.countWrite)
+	if err != nil {
+		return nil, err
+	}
+	const bellInterval = time.Second
+	a := &Applier{
+		options: o, client: c, metrics: m, log: o.Log,
+		mapper:   newMapper(c.types.ServerResourcesForGroupVersion, o.Discovery),
+		index:    newIndex(),
+		bell:     newBell(bellInterval, o.Changed),
+		holdings: make(map[workKey]*holding),
+	}
+	a.watches = &watches{
+		index: a.index, client: c.metadata, bell: a.bell, log: o.Log,
+		most: o.MaxWatches, recheck: o.Recheck, targets: make(map[targetKey]*target),
+	}
+	return a, nil
+}
+
+// Run watches what is applied until ctx ends, and then returns nil. It makes
+// up for anything that happened before it was called. Call it once.
+func (a *Applier) Run(ctx context.Context) error {
+	a.watches.run(ctx)
+	return nil
+}
+
+// strategies are the ways to make a live object follow its manifest.
+var strategies = map[workv1.UpdateStrategyType]strategy{
+	workv1.UpdateStrategyTypeUpdate:          update,
+	workv1.UpdateStrategyTypeCreateOnly:      createOnly,
+	workv1.UpdateStrategyTypeReadOnly:        readOnly,
+	workv1.UpdateStrategyTypeServerSideApply: serverSideApply,
+}

@@ -1,0 +1,155 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/api"
+)
+
+// Delete removes what the work has on the cluster; see agents.Applier.
+func (a *Applier) Delete(ctx context.Context, b codec.Bundle, last codec.Report) (codec.Report, error) {
+	key := workKey{b.Source, b.ID}
+	blockers, err := a.deleteWork(ctx, key, b)
+	if err = errors.Join(stillThere(blockers), err); err != nil {
+		err = fmt.Errorf("delete work %s of source %s: %w", b.ID, b.Source, err)
+		report, encodeErr := codec.NewReport(b, deletingStatus(lastStatus(last), err, b.Generation, metav1.Now()))
+		return report, errors.Join(err, encodeErr)
+	}
+	a.forget(key)
+	return codec.NewReport(b, workv1.ManifestWorkStatus{Conditions: []metav1.Condition{{
+		Type: api.ConditionDeleted, Status: metav1.ConditionTrue, LastTransitionTime: metav1.Now(),
+		Reason: api.ReasonDeleted, Message: "The manifests are deleted from the cluster " + b.Cluster,
+	}}})
+}
+
+// deletingStatus says what is still there, beside what was last said.
+func deletingStatus(last workv1.ManifestWorkStatus, err error, generation int64, now metav1.Time) workv1.ManifestWorkStatus {
+	status := *last.DeepCopy()
+	deleting := stamp(metav1.Condition{
+		Type: api.ConditionDeleting, Status: metav1.ConditionTrue, Reason: api.ReasonDeleting,
+		Message: clip(err.Error()), ObservedGeneration: generation,
+	}, last.Conditions, now)
+	status.Conditions = slices.DeleteFunc(status.Conditions, func(c metav1.Condition) bool { return c.Type == deleting.Type })
+	status.Conditions = append(status.Conditions, deleting)
+	return status
+}
+
+func (a *Applier) deleteWork(ctx context.Context, key workKey, b codec.Bundle) (blockers []string, err error) {
+	works, err := a.appliedWorks(ctx, key, b)
+	if err != nil {
+		return nil, err
+	}
+	for i := range works {
+		if a.held(key) == nil {
+			a.hold(key, &holding{name: works[i].Name, uid: works[i].UID, entries: readInventory(works[i].Status)})
+		}
+		left, err := a.dismantle(ctx, key, &works[i])
+		blockers = append(blockers, left...)
+		if err != nil {
+			return blockers, err
+		}
+	}
+	return blockers, nil
+}
+
+// appliedWorks finds what the cluster has of a work: by its name if the bundle
+// says it, and else by its identity. What meanwhile belongs to another work of
+// the same name is not its own.
+func (a *Applier) appliedWorks(ctx context.Context, key workKey, b codec.Bundle) ([]workv1.AppliedManifestWork, error) {
+	name := b.ID
+	if work, err := b.Work(); err == nil {
+		name = work.Name
+	}
+	live, err := a.getAppliedWork(ctx, a.nameOf(name))
+	if err != nil {
+		return nil, fmt.Errorf("AppliedManifestWork %s: %w", a.nameOf(name), err)
+	}
+	if live != nil && keyOf(live, key) == key {
+		return []workv1.AppliedManifestWork{*live}, nil
+	}
+	ctx, cancel := a.client.limit(ctx)
+	defer cancel()
+	list, err := a.client.works.List(ctx, metav1.ListOptions{LabelSelector: keyLabel + "=" + key.label()})
+	if apierrors.IsNotFound(err) {
+		return nil, nil // The kind is not even served: nothing was ever applied.
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list AppliedManifestWorks: %w", err)
+	}
+	return slices.DeleteFunc(list.Items, func(w workv1.AppliedManifestWork) bool {
+		return w.Spec.HubHash != a.options.HubHash || keyOf(&w, workKey{}) != key
+	}), nil
+}
+
+// dismantle deletes an AppliedManifestWork: first it is marked as deleted, so
+// that everybody sees what is going on, then its objects go, then itself.
+// Custom resources go before all other objects, which may be what finishes
+// them: their controller, its rights, their CRD.
+func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.AppliedManifestWork) (blockers []string, err error) {
+	id := appliedWorkID(live.Name)
+	a.index.begin(id)
+	defer func() { a.bell.ring(a.index.end(id, key, a.index.wanted(id, key), outcome{}, nil, "")...) }()
+	if live.DeletionTimestamp == nil {
+		if err := a.markDeleted(ctx, live); err != nil {
+			return nil, fmt.Errorf("delete AppliedManifestWork %s: %w", live.Name, err)
+		}
+	}
+	entries := readInventory(live.Status)
+	custom := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return resourceRank(e.Resource) < rankOther })
+	_, blockers, err = a.removeAll(ctx, live.UID, custom)
+	if err != nil || len(blockers) > 0 {
+		return blockers, err
+	}
+	_, blockers, err = a.removeAll(ctx, live.UID, dropped(entries, custom))
+	if err != nil || len(blockers) > 0 {
+		return blockers, err
+	}
+	return a.letGo(ctx, live)
+}
+
+func (a *Applier) markDeleted(ctx context.Context, live *workv1.AppliedManifestWork) error {
+	ctx, cancel := a.client.limit(ctx)
+	defer cancel()
+	background := metav1.DeletePropagationBackground
+	err := a.client.works.Delete(ctx, live.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &live.UID}, PropagationPolicy: &background,
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// letGo takes our finalizer off, upon which the AppliedManifestWork vanishes
+// unless others have put finalizers on it.
+func (a *Applier) letGo(ctx context.Context, live *workv1.AppliedManifestWork) (blockers []string, err error) {
+	left := slices.DeleteFunc(slices.Clone(live.Finalizers), func(f string) bool { return f == api.AppliedWorkFinalizer })
+	if left == nil {
+		left = []string{}
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": live.UID, "finalizers": left}})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := a.client.limit(ctx)
+	defer cancel()
+	_, err = a.client.works.Patch(ctx, live.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: updateManager})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("take the finalizer off AppliedManifestWork %s: %w", live.Name, err)
+	}
+	if err == nil && len(left) > 0 {
+		e := entry{objectID: appliedWorkID(live.Name), Version: appliedWorkResource.Version}
+		return []string{describeBlocker(e, &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Finalizers: left}})}, nil
+	}
+	return nil, nil
+}

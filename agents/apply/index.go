@@ -1,0 +1,205 @@
+package apply
+
+import (
+	"strconv"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	workv1 "open-cluster-management.io/api/work/v1"
+)
+
+// A workKey names a work: its source, and the ID that the source gave it.
+type workKey struct{ source, id string }
+
+// want is what one work asks of one object; equal wants ask for the same.
+type want struct {
+	sum          string
+	strategy     workv1.UpdateStrategyType
+	fieldManager string
+	force, owned bool
+	owner        types.UID
+}
+
+// A record is what is known of one applied object without asking the server.
+//
+// The object is as its users left it exactly if seen <= version and not gone:
+// version is that of the last state that was held against the manifests, seen
+// the highest that a watch reported. Resource versions of one type grow over
+// all its objects, so a new object of an old name needs no special care.
+type record struct {
+	uid     types.UID
+	version uint64
+	seen    uint64
+	gone    bool
+	// busy counts calls that are changing the object. Events about it wait for
+	// them, since most are the calls' own.
+	busy   int
+	users  map[workKey]user
+	target *target
+}
+
+// A user is a work that has an object among its own.
+type user struct {
+	want want
+	// outcome is that of the last look, with a refusal that only a change of the
+	// object can cure, if any.
+	outcome outcome
+	// result is the digest of what the work's last write made of the object. An
+	// equal object is no drift, even if it differs from the manifest: the server
+	// or an admission webhook made it so, and would again.
+	result string
+}
+
+func (r *record) dirty() bool   { return r.gone || r.seen > r.version }
+func (r *record) settled() bool { return r.version > 0 && r.busy == 0 && !r.dirty() }
+
+// An index knows the applied objects by name. It holds a few hundred bytes per
+// object and none of its content.
+type index struct {
+	mu      sync.Mutex
+	records map[objectID]*record
+}
+
+func newIndex() *index { return &index{records: make(map[objectID]*record)} }
+
+// outcome returns what became of the object when the work last asked for
+// exactly w, if a live watch vouches that nothing happened to it since.
+func (x *index) outcome(id objectID, key workKey, w want) (outcome, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.records[id]
+	if r == nil || !r.settled() || r.target == nil || !r.target.synced {
+		return outcome{}, false
+	}
+	u, ok := r.users[key]
+	if !ok || u.want != w {
+		return outcome{}, false
+	}
+	o := u.outcome
+	if o.err == nil && o.action != observed {
+		o.action = unchanged
+	}
+	return o, true
+}
+
+// vouched says whether the object is known to be there, from a live watch.
+func (x *index) vouched(id objectID) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.records[id]
+	return r != nil && !r.gone && r.version > 0 && r.target != nil && r.target.synced
+}
+
+// result returns the digest of what the work's last write for w made of the
+// object, if there was one.
+func (x *index) result(id objectID, key workKey, w want) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r := x.records[id]; r != nil && r.users[key].want == w {
+		return r.users[key].result
+	}
+	return ""
+}
+
+// begin marks the object as being changed by us. Every begin needs its end.
+func (x *index) begin(id objectID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.records[id]
+	if r == nil {
+		r = &record{users: make(map[workKey]user)}
+		x.records[id] = r
+	}
+	r.busy++
+}
+
+// end takes down what a change came to. live is the object as it is now, nil
+// if that is not known. It returns the works to tell that the object changed
+// meanwhile. Works that want something else of the same object are not told:
+// two works would overwrite each other for ever.
+func (x *index) end(id objectID, key workKey, w want, o outcome, live metav1.Object, result string) []workKey {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.records[id]
+	r.busy--
+	moved := false
+	if live != nil {
+		version, ok := parseVersion(live.GetResourceVersion())
+		moved = ok && r.version != 0 && version > r.version
+		if ok && version >= r.version {
+			r.version = version
+		}
+		if r.version >= r.seen {
+			r.gone = false
+		}
+		r.uid = live.GetUID()
+		if result == "" && r.users[key].want == w {
+			result = r.users[key].result
+		}
+		r.users[key] = user{want: w, outcome: o, result: result}
+	}
+	if len(r.users) == 0 {
+		x.drop(id, r)
+		return nil
+	}
+	if r.busy > 0 {
+		return nil
+	}
+	var tell []workKey
+	for k, u := range r.users {
+		reader := moved && k != key && u.want.strategy == workv1.UpdateStrategyTypeReadOnly
+		if reader || (r.dirty() && (k != key || live != nil)) {
+			tell = append(tell, k)
+		}
+	}
+	return tell
+}
+
+// release makes the work no user of the object any more.
+func (x *index) release(id objectID, key workKey) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r := x.records[id]; r != nil {
+		delete(r.users, key)
+		x.drop(id, r)
+	}
+}
+
+// drop forgets a record that nobody uses. The caller holds mu.
+func (x *index) drop(id objectID, r *record) {
+	if len(r.users) > 0 || r.busy > 0 {
+		return
+	}
+	delete(x.records, id)
+	if r.target != nil {
+		delete(r.target.objects, id)
+	}
+}
+
+// uid returns the UID of the object, if it is known.
+func (x *index) uid(id objectID) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r := x.records[id]; r != nil {
+		return string(r.uid)
+	}
+	return ""
+}
+
+// parseVersion reads a resource version, which Kubernetes promises to be a
+// decimal number that grows.
+func parseVersion(s string) (uint64, bool) {
+	v, err := strconv.ParseUint(s, 10, 64)
+	return v, err == nil
+}
+
+// wanted returns what the work last asked of the object.
+func (x *index) wanted(id objectID, key workKey) want {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r := x.records[id]; r != nil {
+		return r.users[key].want
+	}
+	return want{}
+}

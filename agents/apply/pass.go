@@ -1,0 +1,205 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/api"
+)
+
+// A pass is one look at one work.
+type pass struct {
+	bundle    codec.Bundle
+	key       workKey
+	work      *workv1.ManifestWork
+	last      workv1.ManifestWorkStatus
+	manifests []*manifest // In the order of the work until it is sorted.
+	// fresh says that nothing of the work was on the cluster before.
+	fresh bool
+}
+
+// Apply makes the cluster as b says and removes what an earlier generation of
+// the work had and b does not; see agents.Applier.
+func (a *Applier) Apply(ctx context.Context, b codec.Bundle, last codec.Report) (codec.Report, error) {
+	p, err := a.open(b, last)
+	if err != nil {
+		return a.refuse(b, last, err)
+	}
+	a.resolve(p)
+	sortForApply(p.manifests)
+	err = a.applyPass(ctx, p)
+	for _, m := range p.manifests {
+		if m.outcome.action == none {
+			m.outcome = failure(m.gvk(), cmpError(err, ctx.Err()))
+		}
+		a.metrics.applied.WithLabelValues(string(m.outcome.action)).Inc()
+	}
+	report, encodeErr := codec.NewReport(b, statusOf(p.manifests, p.last, b.Generation, metav1.Now()))
+	return report, errors.Join(p.failures(), err, encodeErr)
+}
+
+// open reads a bundle. An error means that no other try will read it either.
+func (a *Applier) open(b codec.Bundle, last codec.Report) (*pass, error) {
+	work, err := b.Work()
+	if err != nil {
+		return nil, fmt.Errorf("read the work: %w", err)
+	}
+	if len(work.Spec.Workload.Manifests) == 0 {
+		// Were it applied, all objects of the work would go. Who wants that
+		// deletes the work.
+		return nil, errors.New("the work has no manifests")
+	}
+	if work.Spec.Executor != nil {
+		return nil, errors.New("the work asks for an executor; this agent would apply it with its own rights, so it does not")
+	}
+	return &pass{
+		bundle: b, key: workKey{b.Source, b.ID}, work: work, last: lastStatus(last),
+		manifests: readManifests(work.Spec.Workload.Manifests, a.options.Limits),
+	}, nil
+}
+
+// lastStatus reads a report that is ours. It only lends transition times, so
+// one that cannot be read counts as none.
+func lastStatus(last codec.Report) workv1.ManifestWorkStatus {
+	if len(last.Payload) == 0 {
+		return workv1.ManifestWorkStatus{}
+	}
+	status, err := last.Status()
+	if err != nil {
+		return workv1.ManifestWorkStatus{}
+	}
+	return status
+}
+
+func (a *Applier) refuse(b codec.Bundle, last codec.Report, reason error) (codec.Report, error) {
+	a.log.Warn("work refused", "source", b.Source, "work", b.ID, "generation", b.Generation, "reason", clip(reason.Error()))
+	return codec.NewReport(b, workRefusal(api.ReasonWorkFailed, reason, lastStatus(last).Conditions, b.Generation, metav1.Now()))
+}
+
+// resolve finds out which objects the manifests mean and what is asked for them.
+func (a *Applier) resolve(p *pass) {
+	defined := definedKinds(p.manifests)
+	seen := make(map[objectID]*manifest, len(p.manifests))
+	for _, m := range p.manifests {
+		if m.object == nil {
+			continue
+		}
+		r, err := a.mapper.resource(m.gvk())
+		if own, ok := defined[m.gvk()]; err != nil && ok {
+			r, err = own, nil
+		}
+		if err != nil {
+			m.outcome = failure(m.gvk(), err)
+			continue
+		}
+		m.resource, m.meta.Resource = r, r.Resource
+		if !r.namespaced {
+			m.object.SetNamespace("")
+			m.meta.Namespace = ""
+		} else if m.meta.Namespace == "" {
+			m.resource = resource{}
+			m.outcome = refused(fmt.Errorf("metadata.namespace is missing: %s is namespaced", clip(m.meta.Kind)))
+			continue
+		}
+		if first, ok := seen[m.id()]; ok {
+			m.outcome = refused(fmt.Errorf("manifest %d means the same object", first.meta.Ordinal))
+			continue
+		}
+		seen[m.id()] = m
+		m.option, err = resolveOption(&p.work.Spec, workv1.ResourceIdentifier{
+			Group: r.Group, Resource: r.Resource, Namespace: m.meta.Namespace, Name: m.meta.Name,
+		})
+		if err != nil {
+			m.outcome = refused(err)
+		}
+	}
+}
+
+// applyPass claims the work, lists its objects, applies them and prunes what
+// the work dropped. Its error speaks of the work as a whole.
+func (a *Applier) applyPass(ctx context.Context, p *pass) error {
+	h, err := a.claim(ctx, p)
+	if err != nil {
+		return err
+	}
+	wanted := p.entries()
+	if union, changed := unite(h.entries, wanted); changed {
+		if err := a.writeInventory(ctx, p.key, h, union); err != nil {
+			return err
+		}
+	}
+	established := make(map[schema.GroupKind]bool)
+	for _, m := range p.manifests {
+		if m.outcome.action != none || ctx.Err() != nil {
+			continue
+		}
+		m.outcome = a.applyManifest(ctx, p, h, m, established)
+	}
+	if ctx.Err() != nil || !p.resolved() {
+		return ctx.Err()
+	}
+	return a.prune(ctx, p.key, h, dropped(h.entries, wanted))
+}
+
+// resolved says whether it is known of every manifest which object it means.
+func (p *pass) resolved() bool {
+	for _, m := range p.manifests {
+		if m.object == nil || !m.resolved() {
+			return false
+		}
+	}
+	return true
+}
+
+// entries are the objects of the work that are known.
+func (p *pass) entries() []entry {
+	var entries []entry
+	seen := make(map[objectID]bool, len(p.manifests))
+	for _, m := range p.manifests {
+		if m.object == nil || !m.resolved() || seen[m.id()] {
+			continue
+		}
+		seen[m.id()] = true
+		entries = append(entries, entry{objectID: m.id(), Version: m.resource.Version})
+	}
+	return entries
+}
+
+// failures is the error that asks for another try, nil if none would help.
+func (p *pass) failures() error {
+	const most = 3
+	var texts []string
+	count := 0
+	for _, m := range p.manifests {
+		if m.outcome.applied() || !m.outcome.retry() {
+			continue
+		}
+		if count++; count <= most {
+			texts = append(texts, fmt.Sprintf("%s: %v", m, m.outcome.err))
+		}
+	}
+	if count == 0 {
+		return nil
+	}
+	if count > most {
+		texts = append(texts, fmt.Sprintf("and %d more", count-most))
+	}
+	return fmt.Errorf("apply work %s of source %s: %d of %d manifests: %s",
+		p.key.id, p.key.source, count, len(p.manifests), strings.Join(texts, "; "))
+}
+
+func cmpError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return errors.New("it was not tried")
+}

@@ -1,0 +1,128 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// errRemains is wrapped by errors about objects that are not gone yet.
+var errRemains = errors.New("still there")
+
+// prune removes the objects that the work dropped. They stay in the inventory
+// until they are gone.
+func (a *Applier) prune(ctx context.Context, key workKey, h *holding, drop []entry) error {
+	if len(drop) == 0 {
+		return nil
+	}
+	gone, blockers, err := a.removeAll(ctx, h.uid, drop)
+	if len(gone) > 0 {
+		if writeErr := a.writeInventory(ctx, key, h, without(h.entries, gone)); writeErr != nil {
+			return errors.Join(writeErr, err)
+		}
+		for id := range gone {
+			a.index.release(id, key)
+		}
+		a.watches.sweep()
+	}
+	if err = errors.Join(stillThere(blockers), err); err != nil {
+		return fmt.Errorf("remove what work %s of source %s dropped: %w", key.id, key.source, err)
+	}
+	return nil
+}
+
+// removeAll removes entries in their order for deletion, and says which are
+// gone and which are still there, and why. One that cannot be removed does not
+// keep the others.
+func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entry) (gone map[objectID]bool, blockers []string, err error) {
+	entries = slices.Clone(entries)
+	sortForDelete(entries)
+	gone = make(map[objectID]bool, len(entries))
+	var errs []error
+	for _, e := range entries {
+		blocker, err := a.removeEntry(ctx, owner, e)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("remove %s: %w", e, err))
+		case blocker != "":
+			blockers = append(blockers, blocker)
+		default:
+			gone[e.objectID] = true
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return gone, blockers, errors.Join(errs...)
+}
+
+// removeEntry deletes the object if it belongs to owner and to no other work.
+// If other works have it, it only takes owner off. It returns what is in the
+// way if the object is there to go and has not gone.
+func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry) (blocker string, err error) {
+	for range conflictTries {
+		live, err := a.client.lookUp(ctx, e)
+		switch {
+		case err != nil:
+			return "", err
+		case live == nil || !ownedBy(live.OwnerReferences, owner):
+			return "", nil
+		case sharedWithWorks(live.OwnerReferences, owner):
+			owners := slices.DeleteFunc(slices.Clone(live.OwnerReferences), func(r metav1.OwnerReference) bool { return r.UID == owner })
+			_, err = a.client.setOwners(ctx, e, live, owners)
+		case live.DeletionTimestamp != nil:
+			return describeBlocker(e, live), nil
+		default:
+			err = a.client.remove(ctx, e, live)
+			if err == nil {
+				return a.afterRemoval(ctx, e, live)
+			}
+		}
+		switch {
+		case err == nil || apierrors.IsNotFound(err):
+			return "", nil
+		case !apierrors.IsConflict(err):
+			return "", err
+		}
+	}
+	return "", errBusy
+}
+
+func (a *Applier) afterRemoval(ctx context.Context, e entry, removed *metav1.PartialObjectMetadata) (blocker string, err error) {
+	live, err := a.client.lookUp(ctx, e)
+	if err != nil || live == nil || live.UID != removed.UID {
+		return "", err
+	}
+	return describeBlocker(e, live), nil
+}
+
+// describeBlocker says which object remains, and what it waits for.
+func describeBlocker(e entry, live *metav1.PartialObjectMetadata) string {
+	switch {
+	case len(live.Finalizers) > 0:
+		return fmt.Sprintf("%s, finalizers %s", e, strings.Join(live.Finalizers, ", "))
+	case e.Group == "" && e.Resource == "namespaces":
+		return fmt.Sprintf("%s, its content is being removed", e)
+	default:
+		return fmt.Sprintf("%s, it is shutting down", e)
+	}
+}
+
+// stillThere is the error that names the blockers, nil if there are none.
+func stillThere(blockers []string) error {
+	if len(blockers) == 0 {
+		return nil
+	}
+	const most = 5
+	text := strings.Join(blockers[:min(most, len(blockers))], "; ")
+	if len(blockers) > most {
+		text += fmt.Sprintf("; and %d more", len(blockers)-most)
+	}
+	return fmt.Errorf("%w: %s", errRemains, text)
+}

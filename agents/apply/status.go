@@ -1,0 +1,173 @@
+package apply
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/pkg/api"
+)
+
+// statusOf says what became of a work. It takes transition times from last.
+func statusOf(manifests []*manifest, last workv1.ManifestWorkStatus, generation int64, now metav1.Time) workv1.ManifestWorkStatus {
+	byOrdinal := slices.Clone(manifests)
+	slices.SortFunc(byOrdinal, func(a, b *manifest) int { return int(a.meta.Ordinal) - int(b.meta.Ordinal) })
+	before := previous(last)
+
+	var status workv1.ManifestWorkStatus
+	for _, m := range byOrdinal {
+		was := before.find(m.meta)
+		c := workv1.ManifestCondition{ResourceMeta: m.meta, StatusFeedbacks: was.StatusFeedbacks}
+		for _, condition := range []metav1.Condition{appliedCondition(m.outcome, generation), availableCondition(m)} {
+			c.Conditions = append(c.Conditions, stamp(condition, was.Conditions, now))
+		}
+		status.ResourceStatus.Manifests = append(status.ResourceStatus.Manifests, c)
+	}
+	status.Conditions = summarise(byOrdinal, last.Conditions, generation, now)
+	return status
+}
+
+func summarise(manifests []*manifest, last []metav1.Condition, generation int64, now metav1.Time) []metav1.Condition {
+	var conditions []metav1.Condition
+	for _, condition := range []metav1.Condition{workApplied(manifests), workAvailable(manifests)} {
+		condition.ObservedGeneration = generation
+		conditions = append(conditions, stamp(condition, last, now))
+	}
+	return conditions
+}
+
+// A workRefusal is the status of a work none of whose manifests is looked at.
+func workRefusal(reason string, err error, last []metav1.Condition, generation int64, now metav1.Time) workv1.ManifestWorkStatus {
+	return workv1.ManifestWorkStatus{Conditions: []metav1.Condition{stamp(metav1.Condition{
+		Type: workv1.WorkApplied, Status: metav1.ConditionFalse, Reason: reason,
+		Message: clip(err.Error()), ObservedGeneration: generation,
+	}, last, now)}}
+}
+
+func appliedCondition(o outcome, generation int64) metav1.Condition {
+	if o.carried != nil {
+		return *o.carried
+	}
+	c := metav1.Condition{
+		Type: workv1.ManifestApplied, Status: metav1.ConditionTrue, ObservedGeneration: generation,
+		Reason: api.ReasonManifestApplied, Message: "The manifest is applied",
+	}
+	if !o.applied() {
+		c.Status, c.Reason = metav1.ConditionFalse, api.ReasonManifestFailed
+		c.Message = "The manifest is not applied"
+		if o.err != nil {
+			c.Message = clip("The manifest is not applied: " + o.err.Error())
+		}
+	}
+	return c
+}
+
+func availableCondition(m *manifest) metav1.Condition {
+	c := metav1.Condition{Type: workv1.ManifestAvailable}
+	switch {
+	case m.object == nil || !m.resolved():
+		c.Status, c.Reason = metav1.ConditionUnknown, api.ReasonResourceUnidentified
+		c.Message = "It is not known which object the manifest means"
+	case m.outcome.presence == present:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, api.ReasonResourceAvailable, "The resource exists"
+	case m.outcome.presence == absent:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, api.ReasonResourceNotAvailable, "The resource does not exist"
+	default:
+		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, api.ReasonResourceUnfetched, "The resource could not be looked at"
+		if m.outcome.lookup != nil {
+			c.Message = clip("The resource could not be looked at: " + m.outcome.lookup.Error())
+		}
+	}
+	return c
+}
+
+func workApplied(manifests []*manifest) metav1.Condition {
+	missing := 0
+	for _, m := range manifests {
+		if !m.outcome.applied() {
+			missing++
+		}
+	}
+	if missing > 0 {
+		return metav1.Condition{
+			Type: workv1.WorkApplied, Status: metav1.ConditionFalse, Reason: api.ReasonWorkFailed,
+			Message: fmt.Sprintf("%d of %d manifests are not applied", missing, len(manifests)),
+		}
+	}
+	return metav1.Condition{
+		Type: workv1.WorkApplied, Status: metav1.ConditionTrue, Reason: api.ReasonWorkApplied,
+		Message: fmt.Sprintf("All %d manifests are applied", len(manifests)),
+	}
+}
+
+func workAvailable(manifests []*manifest) metav1.Condition {
+	missing, unknown := 0, 0
+	for _, m := range manifests {
+		switch availableCondition(m).Status {
+		case metav1.ConditionFalse:
+			missing++
+		case metav1.ConditionUnknown:
+			unknown++
+		}
+	}
+	c := metav1.Condition{Type: workv1.WorkAvailable}
+	switch {
+	case missing > 0:
+		c.Status, c.Reason = metav1.ConditionFalse, api.ReasonResourcesNotAvailable
+		c.Message = fmt.Sprintf("%d of %d resources are not available", missing, len(manifests))
+	case unknown > 0:
+		c.Status, c.Reason = metav1.ConditionUnknown, api.ReasonResourcesUnknown
+		c.Message = fmt.Sprintf("The state of %d of %d resources is not known", unknown, len(manifests))
+	default:
+		c.Status, c.Reason = metav1.ConditionTrue, api.ReasonResourcesAvailable
+		c.Message = fmt.Sprintf("All %d resources are available", len(manifests))
+	}
+	return c
+}
+
+// stamp gives a condition its transition time: that of the same condition
+// before, unless its status or the generation that it speaks of changed.
+func stamp(c metav1.Condition, last []metav1.Condition, now metav1.Time) metav1.Condition {
+	c.LastTransitionTime = now
+	for _, was := range last {
+		if was.Type == c.Type && was.Status == c.Status && was.ObservedGeneration == c.ObservedGeneration &&
+			!was.LastTransitionTime.IsZero() {
+			c.LastTransitionTime = was.LastTransitionTime
+		}
+	}
+	return c
+}
+
+// A history finds what was last said of a manifest: of the same ordinal if
+// nothing moved, else of the same object if there was only one.
+type history struct {
+	exact map[workv1.ManifestResourceMeta]workv1.ManifestCondition
+	moved map[workv1.ManifestResourceMeta][]workv1.ManifestCondition
+}
+
+func previous(last workv1.ManifestWorkStatus) history {
+	h := history{
+		exact: make(map[workv1.ManifestResourceMeta]workv1.ManifestCondition, len(last.ResourceStatus.Manifests)),
+		moved: make(map[workv1.ManifestResourceMeta][]workv1.ManifestCondition, len(last.ResourceStatus.Manifests)),
+	}
+	for _, c := range last.ResourceStatus.Manifests {
+		h.exact[c.ResourceMeta] = c
+		key := c.ResourceMeta
+		key.Ordinal = 0
+		h.moved[key] = append(h.moved[key], c)
+	}
+	return h
+}
+
+func (h history) find(m workv1.ManifestResourceMeta) workv1.ManifestCondition {
+	if c, ok := h.exact[m]; ok {
+		return c
+	}
+	m.Ordinal = 0
+	if found := h.moved[m]; len(found) == 1 {
+		return found[0]
+	}
+	return workv1.ManifestCondition{}
+}

@@ -1,0 +1,97 @@
+package apply
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// A strategy makes the live object follow its manifest.
+type strategy func(ctx context.Context, c *client, t task) applied
+
+// A task is one manifest for a strategy.
+type task struct {
+	*manifest
+	owner metav1.OwnerReference
+	// fresh says that the object is most likely not there yet.
+	fresh bool
+	// known is the digest of what our last write for this very manifest came
+	// to; empty if there was none.
+	known string
+}
+
+// applied is what a strategy did.
+type applied struct {
+	outcome outcome
+	// live is the object as it is now; nil if it is absent or unknown.
+	live metav1.Object
+	// result is the digest of live, if it was written.
+	result string
+}
+
+// conflictTries is how often a read and a write are tried when others write the
+// same object in between.
+const conflictTries = 4
+
+// applyManifest applies one manifest, unless a watch vouches that it is.
+func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *manifest, established map[schema.GroupKind]bool) outcome {
+	asked := want{
+		sum: m.sum, strategy: m.option.strategy, fieldManager: m.option.fieldManager,
+		force: m.option.force, owned: m.option.owned, owner: h.uid,
+	}
+	id := m.id()
+	if o, ok := a.index.outcome(id, p.key, asked); ok {
+		return o
+	}
+	t := task{manifest: m, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.result(id, p.key, asked)}
+	a.index.begin(id)
+	did := strategies[m.option.strategy](ctx, a.client, t)
+	if did.outcome.err != nil && typeMissing(did.outcome.err) {
+		a.mapper.forget(m.gvk().GroupVersion())
+		if kind := m.gvk().GroupKind(); established[kind] {
+			// The server has accepted the CRD and begins to serve it about now.
+			did = a.untilServed(ctx, t, did)
+		}
+	}
+	tell := a.index.end(id, p.key, asked, did.outcome, did.live, did.result)
+	if did.live != nil {
+		a.watches.attach(id, m.resource.GroupVersionResource)
+	}
+	a.bell.ring(tell...)
+	if isCRD(m.gvk()) && (did.outcome.action == created || did.outcome.action == configured) {
+		a.awaitCRD(ctx, m, established)
+	}
+	return did.outcome
+}
+
+// liveObject avoids an interface that holds a nil pointer.
+func liveObject(u *unstructured.Unstructured) metav1.Object {
+	if u == nil {
+		return nil
+	}
+	return u
+}
+
+// digestLive is the digest of what clients write into an object: without what
+// the server counts and what controllers report.
+func digestLive(u *unstructured.Unstructured) string {
+	content := make(map[string]any, len(u.Object))
+	for field, value := range u.Object {
+		content[field] = value
+	}
+	delete(content, "status")
+	content["metadata"] = map[string]any{
+		"uid": string(u.GetUID()), "labels": u.GetLabels(), "annotations": u.GetAnnotations(), "ownerReferences": u.GetOwnerReferences(),
+	}
+	raw, err := json.Marshal(content)
+	if err != nil {
+		return "" // Never equal to a digest, so the object is compared anew.
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:16])
+}

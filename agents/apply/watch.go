@@ -1,0 +1,254 @@
+package apply
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+)
+
+// A target is what one watch covers: the metadata of a type in one namespace,
+// or in none for types that are cluster scoped. It begins with the first
+// applied object and ends with the last.
+type target struct {
+	gvr       schema.GroupVersionResource
+	namespace string
+	cancel    context.CancelFunc // Nil while no watch runs.
+
+	// objects and synced are guarded by the index. synced says that events are
+	// coming in: what they do not mention did not change.
+	objects map[objectID]struct{}
+	synced  bool
+
+	complaint string // What went wrong last; guarded by the index.
+}
+
+type targetKey struct{ group, resource, namespace string }
+
+// watches keeps one watch per target, at most most of them. Objects beyond are
+// looked at again every interval.
+type watches struct {
+	index   *index
+	client  metadata.Interface
+	bell    *bell
+	most    int
+	recheck time.Duration
+	log     *slog.Logger
+
+	mu      sync.Mutex // Taken before index.mu.
+	targets map[targetKey]*target
+	running int
+	ctx     context.Context // Of run; nil if it does not run.
+	wg      sync.WaitGroup
+}
+
+// attach has the object watched.
+func (w *watches) attach(id objectID, gvr schema.GroupVersionResource) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := targetKey{id.Group, id.Resource, id.Namespace}
+	t := w.targets[key]
+	if t == nil {
+		t = &target{gvr: gvr, namespace: id.Namespace, objects: make(map[objectID]struct{})}
+		w.targets[key] = t
+		w.start(t)
+	}
+
+	w.index.mu.Lock()
+	stale := t.gvr != gvr && !t.synced
+	if r := w.index.records[id]; r != nil {
+		r.target = t
+		t.objects[id] = struct{}{}
+	}
+	w.index.mu.Unlock()
+
+	if stale {
+		// The version that was watched may be served no more.
+		w.stop(t)
+		t.gvr = gvr
+		w.start(t)
+	}
+}
+
+// sweep ends the watches that have no object left.
+func (w *watches) sweep() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, t := range w.targets {
+		w.index.mu.Lock()
+		empty := len(t.objects) == 0
+		w.index.mu.Unlock()
+		if empty {
+			w.stop(t)
+			delete(w.targets, key)
+		}
+	}
+	for _, t := range w.targets {
+		w.start(t)
+	}
+}
+
+// start begins to watch if there is room. The caller holds mu.
+func (w *watches) start(t *target) {
+	if w.ctx == nil || t.cancel != nil || w.running >= w.most {
+		return
+	}
+	ctx, cancel := context.WithCancel(w.ctx)
+	t.cancel = cancel
+	w.running++
+	reflector := w.reflector(t)
+	w.wg.Go(func() { w.follow(logr.NewContext(ctx, logr.Discard()), t, reflector) })
+}
+
+// stop ends a watch. The caller holds mu.
+func (w *watches) stop(t *target) {
+	if t.cancel == nil {
+		return
+	}
+	t.cancel()
+	t.cancel = nil
+	w.running--
+	w.unsync(t)
+}
+
+func (w *watches) unsync(t *target) {
+	w.index.mu.Lock()
+	defer w.index.mu.Unlock()
+	t.synced = false
+}
+
+// run watches until ctx ends.
+func (w *watches) run(ctx context.Context) {
+	w.mu.Lock()
+	w.ctx = ctx
+	for _, t := range w.targets {
+		w.start(t)
+	}
+	w.mu.Unlock()
+
+	flush, recheck := time.NewTicker(w.bell.interval), time.NewTicker(w.recheck)
+	defer flush.Stop()
+	defer recheck.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-flush.C:
+			w.bell.flush()
+		case <-recheck.C:
+			w.sweep()
+			w.bell.ring(w.due()...)
+		}
+	}
+
+	w.mu.Lock()
+	w.ctx = nil
+	for _, t := range w.targets {
+		w.stop(t)
+	}
+	w.mu.Unlock()
+	w.wg.Wait()
+}
+
+// due returns the works that have objects for which no watch speaks, or that
+// were refused. What is known of the latter is forgotten, so that the next look
+// is a new try.
+func (w *watches) due() []workKey {
+	w.index.mu.Lock()
+	defer w.index.mu.Unlock()
+	found := make(map[workKey]struct{})
+	for _, r := range w.index.records {
+		for key, u := range r.users {
+			if r.target == nil || !r.target.synced || u.outcome.err != nil {
+				found[key] = struct{}{}
+				u.want = want{}
+				r.users[key] = u
+			}
+		}
+	}
+	keys := make([]workKey, 0, len(found))
+	for key := range found {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+func (w *watches) reflector(t *target) *cache.Reflector {
+	var api metadata.ResourceInterface = w.client.Resource(t.gvr)
+	if t.namespace != "" {
+		api = w.client.Resource(t.gvr).Namespace(t.namespace)
+	}
+	discard := logr.Discard()
+	r := cache.NewReflectorWithOptions(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return api.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return api.Watch(ctx, o)
+		},
+	}, &metav1.PartialObjectMetadata{}, &events{watches: w, target: t}, cache.ReflectorOptions{
+		Name:   "applied objects",
+		Logger: &discard,
+	})
+	return r
+}
+
+// follow keeps a watch up until ctx ends. A type may be forbidden or gone for
+// good, so the pauses grow up to the interval of looking again without it.
+func (w *watches) follow(ctx context.Context, t *target, r *cache.Reflector) {
+	const first, factor = time.Second, 2
+	pause := first
+	for ctx.Err() == nil {
+		began := time.Now()
+		if err := r.ListAndWatchWithContext(ctx); err != nil && ctx.Err() == nil {
+			w.broken(t, err)
+		}
+		if time.Since(began) > pause {
+			pause = first
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait.Jitter(pause, 0.5)):
+		}
+		pause = min(pause*factor, w.recheck)
+	}
+}
+
+// broken takes down that a watch does not work; it will be tried again.
+func (w *watches) broken(t *target, err error) {
+	reason := string(apierrors.ReasonForError(err))
+	w.index.mu.Lock()
+	first := t.complaint != reason || t.synced
+	t.complaint, t.synced = reason, false
+	var tell []workKey
+	if first && apierrors.IsNotFound(err) { // The type is gone, and the objects with it.
+		tell = usersOf(w.index, t)
+	}
+	w.index.mu.Unlock()
+	if first {
+		w.log.Warn("cannot watch applied objects for drift; checking them at intervals until it works",
+			"resource", t.gvr.GroupResource().String(), "namespace", t.namespace,
+			"interval", w.recheck, "error", clip(err.Error()))
+	}
+	w.bell.ring(tell...)
+}
+
+// usersOf returns the works with objects in t. The caller holds x.mu.
+func usersOf(x *index, t *target) []workKey {
+	var keys []workKey
+	for id := range t.objects {
+		for key := range x.records[id].users {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
