@@ -1,0 +1,50 @@
+// Package mqtt carries events over an MQTT 5 broker: mosquitto, EMQX, HiveMQ,
+// VerneMQ, a cloud's, or the one in package embedded.
+//
+// # Address
+//
+// The URL is mqtt://host:1883 or mqtts://host:8883; the port may be left out.
+// User and password may be in it, or in the configuration. Query parameters,
+// all optional:
+//
+//	topics=sources/clusters  the two words of the topics; Maestro has sources/consumers
+//	share=group              a source shares the reports with the group's other members
+//	session-expiry=24h       how long the broker keeps what comes while away, up to 168h
+//	keepalive=30s            how soon a dead connection is noticed, 5s to 18h
+//	receive-maximum=64       events received but not settled; 1024 for a source
+//	window=128               events published but not confirmed; the broker may lower it
+//	max-packet=1048576       bytes of an event, both ways; the broker may lower it
+//	reload=1m                how often certificate and key are looked at
+//
+// Topics and events are spelled as OCM's peers do, so that these work at the
+// other end. A [brokers.Topic] has no place for the Key.
+//
+// # Delivery
+//
+// Everything has QoS 1, in a session that the broker keeps while this identity
+// is away. An event is acknowledged to the broker once its subscriber has
+// settled it. MQTT wants acknowledgements in the order of arrival and has none
+// that says no; so an event that was settled with an error other than
+// brokers.ErrReject is handed over again by the driver, after a pause that
+// grows to half a minute, until it is settled well or the connection is
+// renewed, when the broker sends it again. Events behind it are handled
+// meanwhile, but not more than the Receive Maximum: an event that fails for
+// good stops the flow and must be rejected.
+//
+// Whether an event survives the broker is the broker's matter: mosquitto writes
+// to disk only if told so, and every half hour.
+//
+// # Subscriptions that end
+//
+// The end of a Subscribe call does not end the subscription at the broker, which
+// goes on collecting for the next process. What was not settled, and what comes
+// afterwards, waits for a Subscribe call with a matching filter, in this process
+// or the next. If others are still subscribed, though, it would hold up their
+// acknowledgements: when it fills the Receive Maximum for half a minute, the
+// oldest is given up and counted as dropped. So does an event for a filter of
+// an earlier process that nobody asks for any more.
+//
+// # Metrics
+//
+// [Collectors] are to be registered by the program, once.
+package mqtt
