@@ -19,7 +19,7 @@ const (
 	exitTimeout  = 4
 )
 
-// A codedError asks for an exit code other than exitFailure.
+// A codedError is an error that says all there is to say, and its exit code.
 type codedError struct {
 	code int
 	err  error

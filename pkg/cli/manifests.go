@@ -164,8 +164,14 @@ func readCapped(file string, stdin io.Reader, limit int) ([]byte, error) {
 // apart. Errors name the file, the document and the line.
 func parseManifests(file string, content []byte) ([]manifest, error) {
 	var manifests []manifest
-	for i, d := range splitDocuments(content) {
-		origin := fmt.Sprintf("%s: document %d (line %d)", file, i+1, d.line)
+	number := 0
+	for _, d := range splitDocuments(content) {
+		first, empty := d.first()
+		if empty {
+			continue
+		}
+		number++
+		origin := fmt.Sprintf("%s: document %d (line %d)", file, number, first)
 		object, err := d.parse()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", origin, err)
@@ -215,11 +221,20 @@ func splitDocuments(content []byte) []document {
 		}
 		offset = end
 	}
-	documents = append(documents, document{content[start:], startLine})
-	if len(documents) > 1 && len(bytes.TrimSpace(documents[0].content)) == 0 {
-		documents = documents[1:]
+	return append(documents, document{content[start:], startLine})
+}
+
+// first returns the first line of the file that holds something of d, unless d
+// has nothing but blank lines and comments.
+func (d document) first() (line int, empty bool) {
+	line = d.line
+	for l := range bytes.Lines(d.content) {
+		if l = bytes.TrimSpace(l); len(l) > 0 && l[0] != '#' {
+			return line, false
+		}
+		line++
 	}
-	return documents
+	return line, true
 }
 
 func isMarker(line []byte) bool {

@@ -120,7 +120,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 var (
-	ages   = regexp.MustCompile(`\b\d+(s|m|m\d+s|h)\b`)
+	ages   = regexp.MustCompile(`\b(\d+[ydhms])+\b`)
 	spaces = regexp.MustCompile(` +`)
 )
 

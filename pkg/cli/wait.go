@@ -34,7 +34,7 @@ func (h *hub) waitApplied(ctx context.Context, cluster, name string, timeout tim
 			fmt.Fprintf(h.ErrOut, "%s on cluster %s, generation %d: %s\n", name, cluster, v.Desired, now)
 		}
 		if v.Undeliverable {
-			return false, fmt.Errorf("work %q does not reach cluster %q: %s", name, cluster, v.Obstacle)
+			return false, coded(exitFailure, fmt.Errorf("work %q does not reach cluster %q: %s", name, cluster, v.Obstacle))
 		}
 		return v.Done, nil
 	})
