@@ -1,0 +1,141 @@
+// Package agent assembles the agent of one cluster: broker driver, store on
+// disk, applier and the engine between them.
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/pkg/flags"
+)
+
+// A Config is what Run needs.
+type Config struct {
+	// ClusterName names the cluster as the hub does. Required.
+	ClusterName string
+
+	// Kubeconfig is the file for the cluster's API server; empty means the
+	// pod's service account. RESTConfig, if set, wins.
+	Kubeconfig string
+	RESTConfig *rest.Config
+
+	// Broker (URL required) is how to reach the broker.
+	Broker flags.Broker
+
+	// SourceIDs are the sources whose works are taken. Required.
+	SourceIDs []string
+
+	// DataDir is where the agent keeps what it was told. Required; it must
+	// outlive restarts.
+	DataDir string
+
+	// AgentID marks the AppliedManifestWorks as this agent's. Default: the hash
+	// of the broker's address.
+	AgentID string
+
+	// StatusSyncInterval is how often works are looked at when nothing tells
+	// that they changed.
+	StatusSyncInterval time.Duration
+
+	// MetricsBindAddress serves /metrics, /livez and /readyz; "0" or empty does
+	// not.
+	MetricsBindAddress string
+
+	// Log is where the agent tells what it does. Default: nowhere.
+	Log *slog.Logger
+
+	log flags.Log
+}
+
+// Flags adds the agent's flags to fs and returns the Config they fill.
+func Flags(fs *pflag.FlagSet) *Config {
+	c := &Config{}
+	fs.StringVar(&c.ClusterName, "cluster-name", "", "name of this cluster on the hub (required)")
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig of this cluster (default: the pod's service account)")
+	fs.StringSliceVar(&c.SourceIDs, "source-id", []string{"hub1"}, "source whose works are taken; repeat it for several")
+	fs.StringVar(&c.DataDir, "data-dir", "", "directory for what must outlive a restart (required)")
+	fs.StringVar(&c.AgentID, "agent-id", "", "owner mark on AppliedManifestWorks (default: hash of the broker's address)")
+	fs.DurationVar(&c.StatusSyncInterval, "status-sync-interval", time.Minute, "how often works are looked at beside the watches")
+	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics, /livez and /readyz; 0 for none")
+	flags.AddBroker(fs, &c.Broker)
+	flags.AddLog(fs, &c.log)
+	return c
+}
+
+// Complete sets the logger that the flags ask for.
+func (c *Config) Complete() error {
+	log, err := c.log.Logger()
+	if err != nil {
+		return err
+	}
+	c.Log = log.With("cluster", c.ClusterName)
+	return nil
+}
+
+// Validate checks what waiting cannot cure.
+func (c *Config) Validate() error {
+	switch {
+	case c.ClusterName == "":
+		return errors.New("--cluster-name is required: the name of this cluster on the hub")
+	case c.Broker.URL == "":
+		return errors.New("--broker is required, for example --broker nats://broker.example.com:4222")
+	case c.DataDir == "":
+		return errors.New("--data-dir is required: a directory that outlives restarts of the agent")
+	case len(c.SourceIDs) == 0:
+		return errors.New("--source-id is required: the source whose works are taken")
+	case c.StatusSyncInterval < 0:
+		return fmt.Errorf("--status-sync-interval %s: must not be negative", c.StatusSyncInterval)
+	}
+	for _, source := range c.SourceIDs {
+		f := brokers.Filter{Lane: brokers.ToCluster, Source: source, Cluster: c.ClusterName}
+		if err := f.Validate(); err != nil || source == brokers.Any || c.ClusterName == brokers.Any {
+			return fmt.Errorf("--source-id %q with --cluster-name %q: not usable as names in broker topics", source, c.ClusterName)
+		}
+	}
+	return nil
+}
+
+// hubHash marks what this hub's works left on the cluster, as OCM's MQTT driver
+// does: the SHA-256 of the broker's host and port.
+func (c *Config) hubHash() (string, error) {
+	u, err := url.Parse(c.Broker.URL)
+	if err != nil || u.Host == "" && u.Scheme != "mem" {
+		return "", errors.New("--broker has no host: write it like mqtts://broker.example.com:8883")
+	}
+	host := u.Host
+	if u.Port() == "" {
+		if port, ok := map[string]string{"mqtt": "1883", "mqtts": "8883", "nats": "4222", "tls": "4222"}[u.Scheme]; ok {
+			host = u.Hostname() + ":" + port
+		}
+	}
+	sum := sha256.Sum256([]byte(host))
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func (c *Config) restConfig() (*rest.Config, error) {
+	if c.RESTConfig != nil {
+		return rest.CopyConfig(c.RESTConfig), nil
+	}
+	if c.Kubeconfig == "" {
+		cfg, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("no --kubeconfig, and not in a pod: %w", err)
+		}
+		return cfg, nil
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read --kubeconfig %s: %w", c.Kubeconfig, err)
+	}
+	return cfg, nil
+}
