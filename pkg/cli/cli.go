@@ -81,8 +81,7 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 		return 0
 	}
 	code := exitFailure
-	var c *codedError
-	if errors.As(err, &c) {
+	if c, ok := errors.AsType[*codedError](err); ok {
 		code = c.code
 	}
 	fmt.Fprintf(root.ErrOrStderr(), "Error: %v\n", err)

@@ -101,6 +101,6 @@ func innermost(err error) error {
 }
 
 func isNotFound(err error) bool {
-	var c *codedError
-	return errors.As(err, &c) && c.code == exitNotFound
+	c, ok := errors.AsType[*codedError](err)
+	return ok && c.code == exitNotFound
 }

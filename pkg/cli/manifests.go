@@ -133,8 +133,7 @@ func expand(path string) ([]string, error) {
 
 // pathError puts the path first, as the other messages do.
 func pathError(err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return fmt.Errorf("%s: %w", p.Path, p.Err)
 	}
 	return err
@@ -147,7 +146,7 @@ func readCapped(file string, stdin io.Reader, limit int) ([]byte, error) {
 		if err != nil {
 			return nil, pathError(err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		in = f
 	}
 	content, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))

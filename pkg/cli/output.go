@@ -46,6 +46,7 @@ func (o *output) format() string { return *o.flags.OutputFormat }
 
 // wide and table say which human-readable format was chosen, if any.
 func (o *output) wide() bool { return o.format() == "wide" }
+
 func (o *output) table() bool {
 	return (o.format() == "" && *o.flags.TemplatePrinterFlags.TemplateArgument == "") || o.wide()
 }
