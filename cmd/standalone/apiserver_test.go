@@ -72,6 +72,17 @@ func TestAPIServer(t *testing.T) {
 	}
 }
 
+// TestAPIServerInADeepDirectory has a data directory whose name is longer than
+// that of a socket may be.
+func TestAPIServerInADeepDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("deep-", 24))
+	server := start(t, "apiserver", "--data-dir", dir, "--apis", "hub", "--unsafe-no-fsync")
+	create(t, clientOf(t, load(t, filepath.Join(dir, "kubeconfig"))), "default", "object")
+	if code := server.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("it ended with %d:\n%s", code, server.stderr)
+	}
+}
+
 func testServedAPIs(t *testing.T, client kubernetes.Interface, apis string) {
 	_, lists, err := client.Discovery().ServerGroupsAndResources()
 	if err != nil {

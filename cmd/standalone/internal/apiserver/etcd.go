@@ -60,7 +60,7 @@ func startEtcd(ctx context.Context, dir string, opts Options) (_ *etcdStore, err
 	config.QuotaBackendBytes = 8 << 30
 	config.MaxRequestBytes = 4 << 20
 	// A lone member waits out an election timeout before it leads.
-	config.ElectionMs = 500
+	config.TickMs, config.ElectionMs = 50, 250
 	// The raft log is kept in memory for followers to catch up, and there are none.
 	config.SnapshotCount = 2000
 	config.SnapshotCatchUpEntries = 100

@@ -48,7 +48,9 @@ func (s serverSettings) flags() map[string]string {
 		"max-mutating-requests-inflight": "1000",
 		"profiling":                      "false",
 		"shutdown-delay-duration":        "0s",
-		"etcd-count-metric-poll-period":  "0",
+		// Watches would otherwise hold up the end until their clients leave.
+		"shutdown-watch-termination-grace-period": "2s",
+		"etcd-count-metric-poll-period":           "0",
 	}
 }
 
