@@ -75,13 +75,13 @@ func TestAnswerIsOwedUntilLoaded(t *testing.T) {
 		run(t, src, f, sources.Options{})
 		f.ready()
 		src.put(bundle("c1", "a", 1))
-		src.loadErr = fmt.Errorf("list: %w", sources.ErrNotLoaded)
+		src.fail(fmt.Errorf("list: %w", sources.ErrNotLoaded))
 		got := ask(t, f, "c1")
 		pass(time.Minute)
 		if published := f.take(); published != nil || got.String() != "open" {
 			t.Errorf("published %v, question %s; a source that is not loaded answers nothing", published, got)
 		}
-		src.loadErr = nil
+		src.fail(nil)
 		pass(2 * time.Minute)
 		if diff := cmp.Diff([]string{"c1 status? 1", "c1/a@1 resync_response"}, f.take()); diff != "" {
 			t.Errorf("once loaded (-want +got):\n%s", diff)
@@ -210,10 +210,10 @@ func TestComparisonSurvivesTheBroker(t *testing.T) {
 func TestClustersAreListedAgainAfterAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, f := newSource(bundle("c1", "a", 1)), &fakeTransport{}
-		src.loadErr = sources.ErrNotLoaded
+		src.fail(sources.ErrNotLoaded)
 		run(t, src, f, sources.Options{CompareInterval: 24 * time.Hour})
 		f.ready()
-		src.loadErr = nil
+		src.fail(nil)
 		pass(time.Minute)
 		if diff := cmp.Diff([]string{"c1 status? 1", "c1/a@1 create_request"}, f.take()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

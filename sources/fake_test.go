@@ -54,6 +54,13 @@ func (s *fakeSource) put(b codec.Bundle) sources.Key {
 	return k
 }
 
+// fail has Held and Clusters fail.
+func (s *fakeSource) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loadErr = err
+}
+
 func (s *fakeSource) Bundle(_ context.Context, k sources.Key) (codec.Bundle, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
@@ -77,13 +80,16 @@ func Flags(fs *pflag.FlagSet) *Config {
 	return c
 }
 
-// Complete sets the logger that the flags ask for.
+// Complete sets the logger that the flags ask for, also for the libraries that
+// have one logger per process. Call it once, from main.
 func (c *Config) Complete() error {
 	log, err := c.log.Logger()
 	if err != nil {
 		return err
 	}
 	c.Log = log
+	klog.SetSlogLogger(log)
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
 	return nil
 }
 

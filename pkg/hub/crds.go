@@ -30,11 +30,10 @@ var errMissing = errors.New("CRDs are missing")
 // installed here if install is set, and false when ctx ended first. It tells
 // each reason to wait once.
 func waitForCRDs(ctx context.Context, cfg *rest.Config, install bool, h *health, log *slog.Logger) bool {
-	const check = "crds"
 	told := ""
 	for {
 		err := ensureCRDs(ctx, cfg, install)
-		h.set(check, err)
+		h.set(checkCRDs, err)
 		if err == nil {
 			return true
 		}
@@ -68,7 +67,7 @@ func ensureCRDs(ctx context.Context, cfg *rest.Config, install bool) error {
 			}
 		}
 	}
-	return checkCRDs(ctx, client)
+	return lookUpCRDs(ctx, client)
 }
 
 // installCRD applies the CRD with server-side apply, which leaves alone what
@@ -101,7 +100,8 @@ func applyBody(crd *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-func checkCRDs(ctx context.Context, client clientv1.CustomResourceDefinitionInterface) error {
+// lookUpCRDs says what is missing or not served yet.
+func lookUpCRDs(ctx context.Context, client clientv1.CustomResourceDefinitionInterface) error {
 	var missing []string
 	for _, want := range crds.Hub() {
 		have, err := client.Get(ctx, want.Name, metav1.GetOptions{})

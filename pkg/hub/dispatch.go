@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,8 @@ func (c *Config) addDispatcher(ctx context.Context, mgr manager.Manager, h *heal
 	if err != nil {
 		return err
 	}
-	lead := &dispatching{config: c, source: source}
-	h.add("works", func(*http.Request) error {
+	lead := &dispatching{config: c, source: source, elected: mgr.Elected()}
+	h.add(checkWorks, func(*http.Request) error {
 		if !source.Loaded() {
 			return errors.New("the cache of ManifestWorks is filling")
 		}
@@ -42,6 +43,7 @@ func (c *Config) addDispatcher(ctx context.Context, mgr manager.Manager, h *heal
 type dispatching struct {
 	config  *Config
 	source  *kube.Source
+	elected <-chan struct{} // Closed when this replica leads.
 	running atomic.Pointer[sources.Dispatcher]
 }
 
@@ -60,7 +62,7 @@ func (l *dispatching) Start(ctx context.Context) (err error) {
 		}
 	}()
 	d := sources.NewDispatcher(c.SourceID, l.source, transport, sources.Options{Log: c.Log})
-	unregister, err := register(metrics.Registry, d.Collectors())
+	unregister, err := register(metrics.Registry, slices.Concat(d.Collectors(), driverCollectors()))
 	if err != nil {
 		return err
 	}
@@ -78,11 +80,17 @@ func (l *dispatching) ready(*http.Request) error {
 	if d := l.running.Load(); d != nil {
 		return d.Ready()
 	}
-	return nil
+	select {
+	case <-l.elected:
+		return errors.New("the dispatcher starts or stops")
+	default:
+		return nil
+	}
 }
 
 // register adds metrics to the registry that the manager serves, for as long as
-// what they measure lives.
+// what they measure lives. Of several hubs in one process the first has its
+// metrics served.
 func register(r prometheus.Registerer, all []prometheus.Collector) (unregister func(), err error) {
 	var done []prometheus.Collector
 	unregister = func() {
@@ -91,7 +99,11 @@ func register(r prometheus.Registerer, all []prometheus.Collector) (unregister f
 		}
 	}
 	for _, c := range all {
-		if err := r.Register(c); err != nil {
+		err := r.Register(c)
+		if already := (prometheus.AlreadyRegisteredError{}); errors.As(err, &already) {
+			continue
+		}
+		if err != nil {
 			unregister()
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -20,7 +21,18 @@ type health struct {
 	checks map[string]healthz.Checker
 }
 
-func newHealth() *health { return &health{checks: map[string]healthz.Checker{}} }
+// Names of checks that there are from the start.
+const (
+	checkCRDs  = "crds"
+	checkWorks = "works"
+)
+
+func newHealth() *health {
+	h := &health{checks: map[string]healthz.Checker{}}
+	h.set(checkCRDs, errors.New("the API server was not asked yet"))
+	h.set(checkWorks, errors.New("waiting for the CRDs"))
+	return h
+}
 
 // add adds a check to /readyz, or replaces the one of that name.
 func (h *health) add(name string, check healthz.Checker) {

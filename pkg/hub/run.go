@@ -41,11 +41,11 @@ func Run(ctx context.Context, c Config) error {
 	if c.Drivers == nil {
 		c.Drivers = allDrivers
 	}
-	cfg, err := c.restConfig()
-	if err != nil {
+	if err := c.checkBroker(ctx); err != nil {
 		return err
 	}
-	if err := c.checkBroker(ctx); err != nil {
+	cfg, err := c.restConfig()
+	if err != nil {
 		return err
 	}
 	c.Log.Info("hub starts", "version", version.Get().Version, "source", c.SourceID, "api_server", cfg.Host)
@@ -86,11 +86,9 @@ func (c *Config) openBroker(ctx context.Context) (brokers.Transport, error) {
 }
 
 func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) error {
-	logger := logr.FromSlogHandler(c.Log.Handler())
-	ctrl.SetLogger(logger)
 	mgr, err := ctrl.NewManager(cfg, manager.Options{
 		Scheme:                        api.NewScheme(),
-		Logger:                        logger,
+		Logger:                        logr.FromSlogHandler(c.Log.Handler()),
 		LeaderElection:                c.LeaderElect,
 		LeaderElectionID:              leaseName(c.SourceID),
 		LeaderElectionNamespace:       c.LeaderElectionNamespace,

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/sources"
@@ -32,19 +33,27 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 	defer rec.writing.Unlock()
 	w = s.newest(w)
 
-	conditions := slices.Clone(w.Status.Conditions)
-	var changed bool
 	var c metav1.Condition
-	if reason == nil {
-		changed = meta.RemoveStatusCondition(&conditions, api.ConditionDispatched)
-	} else {
+	if reason != nil {
 		c = dispatched(generation, reason)
-		changed = meta.SetStatusCondition(&conditions, c)
 	}
-	if !changed {
+	change := func(w *workv1.ManifestWork) (conditions []metav1.Condition, changed bool) {
+		conditions = slices.Clone(w.Status.Conditions)
+		if reason == nil {
+			changed = meta.RemoveStatusCondition(&conditions, api.ConditionDispatched)
+		} else {
+			changed = meta.SetStatusCondition(&conditions, c)
+		}
+		return conditions, changed
+	}
+	if _, changed := change(w); !changed {
 		return nil
 	}
-	if err := s.patchStatus(ctx, w, &patchedStatus{Conditions: conditions}); err != nil {
+	err = s.patchStatus(ctx, w, func(w *workv1.ManifestWork) *patchedStatus {
+		conditions, _ := change(w)
+		return &patchedStatus{Conditions: conditions}
+	})
+	if err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}

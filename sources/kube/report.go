@@ -87,7 +87,7 @@ func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Re
 	}
 	// Set before the write: the object may be gone before the answer is here.
 	s.setConfirmed(r.ID, true)
-	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+	err := s.onNewest(ctx, w, func(w *workv1.ManifestWork) error {
 		if !hasFinalizer(w) {
 			return nil
 		}
@@ -95,17 +95,6 @@ func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Re
 			UID: w.UID, ResourceVersion: w.ResourceVersion,
 			Finalizers: ptr(slices.DeleteFunc(slices.Clone(w.Finalizers), func(f string) bool { return f == api.WorkFinalizer })),
 		}})
-		if !apierrors.IsConflict(err) {
-			return err
-		}
-		live := &workv1.ManifestWork{}
-		if err := s.live.Get(ctx, client.ObjectKeyFromObject(w), live); err != nil {
-			return err
-		}
-		if live.UID != w.UID {
-			return apierrors.NewNotFound(workv1.Resource("manifestworks"), w.Name)
-		}
-		w = live
 		return err
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -141,12 +130,15 @@ func (s *Source) save(ctx context.Context, w *workv1.ManifestWork, r codec.Repor
 	if hash, err := codec.HashStatus(status); err == nil && hash == have {
 		return sources.Unchanged, nil
 	}
-	if own := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched); own != nil {
-		status.Conditions = append(slices.Clone(status.Conditions), *own)
-	}
-	err = s.patchStatus(ctx, w, &patchedStatus{
-		Conditions:     status.Conditions,
-		ResourceStatus: &patchedResources{Manifests: status.ResourceStatus.Manifests},
+	err = s.patchStatus(ctx, w, func(w *workv1.ManifestWork) *patchedStatus {
+		conditions := slices.Clone(status.Conditions)
+		if own := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched); own != nil {
+			conditions = append(conditions, *own)
+		}
+		return &patchedStatus{
+			Conditions:     conditions,
+			ResourceStatus: &patchedResources{Manifests: status.ResourceStatus.Manifests},
+		}
 	})
 	switch {
 	case err == nil:
@@ -165,8 +157,7 @@ func (s *Source) invalid(r codec.Report, err error) sources.Verdict {
 	return sources.Invalid
 }
 
-// A patch is a JSON merge patch of a work. The UID in it keeps the patch from
-// an object that took the work's name.
+// A patch is a JSON merge patch of a work, of the version that it names.
 type patch struct {
 	Metadata metadata       `json:"metadata"`
 	Status   *patchedStatus `json:"status,omitempty"`
@@ -174,7 +165,7 @@ type patch struct {
 
 type metadata struct {
 	UID             types.UID `json:"uid"`
-	ResourceVersion string    `json:"resourceVersion,omitempty"`
+	ResourceVersion string    `json:"resourceVersion"`
 	Finalizers      *[]string `json:"finalizers,omitempty"`
 }
 
@@ -195,12 +186,36 @@ func (s *Source) patch(ctx context.Context, w *workv1.ManifestWork, p patch) (*w
 	})
 }
 
-// patchStatus writes the status of a work.
-func (s *Source) patchStatus(ctx context.Context, w *workv1.ManifestWork, status *patchedStatus) error {
-	_, err := s.write(w, patch{Metadata: metadata{UID: w.UID}, Status: status}, func(out *workv1.ManifestWork, raw client.Patch) error {
-		return s.writer.Status().Patch(ctx, out, raw, client.FieldOwner(fieldManager))
+// patchStatus writes the status that change makes of a work. Unlike the UID, the
+// version in it counts for a patch of the status, and keeps it from another work.
+func (s *Source) patchStatus(ctx context.Context, w *workv1.ManifestWork, change func(*workv1.ManifestWork) *patchedStatus) error {
+	return s.onNewest(ctx, w, func(w *workv1.ManifestWork) error {
+		p := patch{Metadata: metadata{UID: w.UID, ResourceVersion: w.ResourceVersion}, Status: change(w)}
+		_, err := s.write(w, p, func(out *workv1.ManifestWork, raw client.Patch) error {
+			return s.writer.Status().Patch(ctx, out, raw, client.FieldOwner(fieldManager))
+		})
+		return err
 	})
-	return err
+}
+
+// onNewest calls write with w, and after a conflict with the work as the API
+// server has it. A work of the same name that is another counts as not found.
+func (s *Source) onNewest(ctx context.Context, w *workv1.ManifestWork, write func(*workv1.ManifestWork) error) error {
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		conflict := write(w)
+		if !apierrors.IsConflict(conflict) {
+			return conflict
+		}
+		live := &workv1.ManifestWork{}
+		if err := s.live.Get(ctx, client.ObjectKeyFromObject(w), live); err != nil {
+			return err
+		}
+		if live.UID != w.UID {
+			return apierrors.NewNotFound(workv1.Resource("manifestworks"), w.Name)
+		}
+		w = live
+		return conflict
+	})
 }
 
 func (s *Source) write(w *workv1.ManifestWork, p patch, send func(*workv1.ManifestWork, client.Patch) error) (*workv1.ManifestWork, error) {
