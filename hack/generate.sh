@@ -8,3 +8,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 go run ./hack/crds -out pkg/api/crds ${CONTROLLER_GEN:+-controller-gen "$CONTROLLER_GEN"}
+go run ./hack/clidocs -out docs/cli.md

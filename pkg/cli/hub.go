@@ -140,8 +140,9 @@ func (h *hub) list(ctx context.Context, resource schema.GroupVersionResource, na
 }
 
 // follow calls see for the works that match now (Added), once with a nil work
-// when all of them were seen (Bookmark), and then for every change, until see
-// returns true, fails, or ctx ends. After an interruption of the watch it starts
+// when all of them were seen (Bookmark), and then for every change (Modified,
+// which includes new works, and Deleted), until see returns true, fails, or ctx
+// ends. After an interruption of the watch it starts
 // over. Only the first failure to list is returned: later ones are waited out,
 // because whoever follows has a deadline or an interrupt key.
 func (h *hub) follow(ctx context.Context, cluster string, options metav1.ListOptions, see func(watch.EventType, *unstructured.Unstructured) (bool, error)) error {
@@ -199,7 +200,12 @@ func (h *hub) watch(ctx context.Context, cluster string, options metav1.ListOpti
 			if !ok || e.Type == watch.Error || e.Type == watch.Bookmark {
 				continue
 			}
-			if done, err := see(e.Type, u); done || err != nil {
+			event := e.Type
+			if event == watch.Added {
+				// Added stands for what a listing found.
+				event = watch.Modified
+			}
+			if done, err := see(event, u); done || err != nil {
 				return done, err
 			}
 		}
