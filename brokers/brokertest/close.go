@@ -87,22 +87,24 @@ func closeFlushes(e *env) {
 	e.send(hub, toCluster(source, cluster, "first"), e.event())
 
 	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex
-		sent []event.Event
+		wg            sync.WaitGroup
+		mu            sync.Mutex
+		sent, refused []event.Event
 	)
 	some := make(chan struct{}, publishers)
 	for i := range publishers {
 		wg.Go(func() {
 			ev := e.event()
 			err := hub.Publish(e.ctx, toCluster(source, cluster, fmt.Sprint(i)), ev)
-			if err != nil && !errors.Is(err, brokers.ErrClosed) {
-				e.Errorf("Publish beside Close returned %v, want nil or ErrClosed", err)
-			}
-			if err == nil {
-				mu.Lock()
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
 				sent = append(sent, ev)
-				mu.Unlock()
+			case errors.Is(err, brokers.ErrClosed):
+				refused = append(refused, ev)
+			default:
+				e.Errorf("Publish beside Close returned %v, want nil or ErrClosed", err)
 			}
 			some <- struct{}{}
 		})
@@ -111,6 +113,7 @@ func closeFlushes(e *env) {
 	e.close(hub)
 	wg.Wait()
 	l.await(sent...)
+	l.never("Close did not wait for its confirmation: Publish returned ErrClosed", refused...)
 }
 
 func closeImpatiently(e *env) {
