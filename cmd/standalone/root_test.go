@@ -23,6 +23,13 @@ func TestCommandLines(t *testing.T) {
 		"impossible port":  {reason: "the kernel's message would not name the flag", args: []string{"apiserver", "--data-dir", "d", "--port", "70000"}, code: exitUsage, want: "--port 70000"},
 		"no address":       {reason: "a host name may mean several addresses", args: []string{"apiserver", "--data-dir", "d", "--bind-address", "localhost"}, code: exitUsage, want: "not an IP address"},
 		"useless data dir": {reason: "what cannot work at run time is not a usage error", args: []string{"apiserver", "--data-dir", "/dev/null/d"}, code: exitFailure, want: "data directory"},
+		"no broker URL":    {reason: "no port is chosen unasked", args: []string{"broker", "--data-dir", "d"}, code: exitUsage, want: "--listen is required"},
+		"strange broker":   {reason: "the schemes are named", args: []string{"broker", "--data-dir", "d", "--listen", "kafka://127.0.0.1:1"}, code: exitUsage, want: "nats://127.0.0.1:4222"},
+		"negative fleet":   {reason: "a typing error is told", args: []string{"up", "--data-dir", "d", "--clusters", "-1"}, code: exitUsage, want: "--clusters -1"},
+		"unclear broker":   {reason: "the choices are named", args: []string{"up", "--data-dir", "d", "--broker", "rabbit"}, code: exitUsage, want: `"nats", "mqtt" or a URL`},
+		"password in URL":  {reason: "it would show in the list of processes", args: []string{"up", "--data-dir", "d", "--broker", "nats://me:pw@10.0.0.1:4222"}, code: exitUsage, want: "--broker-password-file"},
+		"useless flag":     {reason: "a broker in this process has no users", args: []string{"up", "--data-dir", "d", "--broker", "nats", "--broker-username", "me"}, code: exitUsage, want: "--broker-username is for a broker that runs elsewhere"},
+		"cluster, no name": {reason: "children are told what is wrong as everybody", args: []string{"cluster", "--data-dir", "d", "--broker", "nats://127.0.0.1:1"}, code: exitUsage, want: "--cluster-name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
