@@ -29,6 +29,7 @@ type cluster struct {
 
 	mu       sync.Mutex
 	has      map[string]codec.Bundle
+	newest   map[string]int64
 	reports  map[string]codec.Report
 	sequence codec.Sequence
 	outbox   chan codec.Message
@@ -39,6 +40,7 @@ func newCluster(b *mem.Broker, name string) *cluster {
 		name:      name,
 		transport: b.Open(brokers.Config{Role: brokers.RoleAgent, Name: name}),
 		has:       map[string]codec.Bundle{},
+		newest:    map[string]int64{},
 		reports:   map[string]codec.Report{},
 		outbox:    make(chan codec.Message, 10000),
 	}
@@ -104,9 +106,11 @@ func (c *cluster) question() codec.SpecResync {
 func (c *cluster) take(b codec.Bundle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if have, ok := c.has[b.ID]; ok && b.Generation < have.Generation {
+	// Also of what is deleted: an older event must not bring it back.
+	if b.Generation < c.newest[b.ID] {
 		return
 	}
+	c.newest[b.ID] = b.Generation
 	typ := workv1.WorkApplied
 	if b.Deleting() {
 		typ = api.ConditionDeleted

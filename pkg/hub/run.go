@@ -17,6 +17,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/brokers/drivers"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/pkg/version"
 )
@@ -39,7 +40,7 @@ func Run(ctx context.Context, c Config) error {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Drivers == nil {
-		c.Drivers = allDrivers
+		c.Drivers = drivers.All
 	}
 	if err := c.checkBroker(ctx); err != nil {
 		return err
@@ -97,6 +98,9 @@ func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) er
 		HealthProbeBindAddress:        "0", // The hub's own outlives the manager.
 	})
 	if err != nil {
+		if c.LeaderElect && c.LeaderElectionNamespace == "" {
+			return fmt.Errorf("prepare the hub's controllers (outside a pod, --leader-elect needs --leader-election-namespace): %w", err)
+		}
 		return fmt.Errorf("prepare the hub's controllers: %w", err)
 	}
 	for _, p := range c.parts() {
