@@ -359,8 +359,9 @@ func BenchmarkMosquittoDeliver(b *testing.B) {
 	b.ResetTimer()
 	var left atomic.Int64
 	left.Store(int64(b.N))
+	var publishers sync.WaitGroup
 	for range 128 {
-		wg.Go(func() {
+		publishers.Go(func() {
 			e := numbered(0)
 			for left.Add(-1) >= 0 {
 				if err := hub.Publish(ctx, topic, e); err != nil {
@@ -370,6 +371,7 @@ func BenchmarkMosquittoDeliver(b *testing.B) {
 			}
 		})
 	}
+	publishers.Wait()
 	for range b.N {
 		<-came
 	}
