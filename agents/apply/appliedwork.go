@@ -121,9 +121,13 @@ func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired *workv
 	if live != nil && live.DeletionTimestamp != nil {
 		// Somebody deleted it to have its objects removed, or a work of the same
 		// name is on its way out. That comes first.
-		blockers, err := a.dismantle(ctx, keyOf(live, p.key), live)
+		was := keyOf(live, p.key)
+		blockers, err := a.dismantle(ctx, was, live)
 		if err != nil || len(blockers) > 0 {
 			return nil, errors.Join(stillThere(blockers), err)
+		}
+		if was != p.key {
+			a.forget(was)
 		}
 		live = nil
 	}

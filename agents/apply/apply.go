@@ -38,7 +38,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
-
 	workv1 "open-cluster-management.io/api/work/v1"
 )
 

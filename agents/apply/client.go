@@ -107,9 +107,9 @@ func (c *client) applyPatch(ctx context.Context, m *manifest, u *unstructured.Un
 	})
 }
 
-// describeObject is the way to an object of an inventory: metadata is all that
+// metadataOf is the way to the metadata of an object, which is all that
 // ownership and deletion need.
-func (c *client) describeObject(e entry) metadata.ResourceInterface {
+func (c *client) metadataOf(e entry) metadata.ResourceInterface {
 	if e.Namespace != "" {
 		return c.metadata.Resource(e.gvr()).Namespace(e.Namespace)
 	}
@@ -121,7 +121,7 @@ func (c *client) describeObject(e entry) metadata.ResourceInterface {
 func (c *client) lookUp(ctx context.Context, e entry) (*metav1.PartialObjectMetadata, error) {
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
-	live, err := c.describeObject(e).Get(ctx, e.Name, metav1.GetOptions{})
+	live, err := c.metadataOf(e).Get(ctx, e.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -139,7 +139,7 @@ func (c *client) setOwners(ctx context.Context, e entry, live metav1.Object, own
 	}
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
-	return c.describeObject(e).Patch(ctx, e.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: updateManager})
+	return c.metadataOf(e).Patch(ctx, e.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: updateManager})
 }
 
 // remove deletes exactly the object that live describes, in the version that
@@ -149,7 +149,7 @@ func (c *client) remove(ctx context.Context, e entry, live metav1.Object) error 
 	uid, version, background := live.GetUID(), live.GetResourceVersion(), metav1.DeletePropagationBackground
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
-	return c.describeObject(e).Delete(ctx, e.Name, metav1.DeleteOptions{
+	return c.metadataOf(e).Delete(ctx, e.Name, metav1.DeleteOptions{
 		Preconditions:     &metav1.Preconditions{UID: &uid, ResourceVersion: &version},
 		PropagationPolicy: &background,
 	})

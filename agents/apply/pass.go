@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	workv1 "open-cluster-management.io/api/work/v1"
@@ -79,8 +80,12 @@ func lastStatus(last codec.Report) workv1.ManifestWorkStatus {
 }
 
 func (a *Applier) refuse(b codec.Bundle, last codec.Report, reason error) (codec.Report, error) {
-	a.log.Warn("work refused", "source", b.Source, "work", b.ID, "generation", b.Generation, "reason", clip(reason.Error()))
-	return codec.NewReport(b, workRefusal(api.ReasonWorkFailed, reason, lastStatus(last).Conditions, b.Generation, metav1.Now()))
+	before := lastStatus(last).Conditions
+	status := workRefusal(api.ReasonWorkFailed, reason, before, b.Generation, metav1.Now())
+	if was := meta.FindStatusCondition(before, workv1.WorkApplied); was == nil || *was != status.Conditions[0] {
+		a.log.Warn("work refused", "source", b.Source, "work", b.ID, "generation", b.Generation, "reason", clip(reason.Error()))
+	}
+	return codec.NewReport(b, status)
 }
 
 // resolve finds out which objects the manifests mean and what is asked for them.
@@ -145,7 +150,7 @@ func (a *Applier) applyPass(ctx context.Context, p *pass) error {
 	if ctx.Err() != nil || !p.resolved() {
 		return ctx.Err()
 	}
-	return a.prune(ctx, p.key, h, dropped(h.entries, wanted))
+	return a.prune(ctx, p, h, dropped(h.entries, wanted))
 }
 
 // resolved says whether it is known of every manifest which object it means.

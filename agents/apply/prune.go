@@ -10,18 +10,25 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	workv1 "open-cluster-management.io/api/work/v1"
 )
 
 // errRemains is wrapped by errors about objects that are not gone yet.
 var errRemains = errors.New("still there")
 
-// prune removes the objects that the work dropped. They stay in the inventory
+// prune removes the objects that the work dropped, or leaves them to themselves
+// if that is what the work says of its objects now. They stay in the inventory
 // until they are gone.
-func (a *Applier) prune(ctx context.Context, key workKey, h *holding, drop []entry) error {
+func (a *Applier) prune(ctx context.Context, p *pass, h *holding, drop []entry) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	gone, blockers, err := a.removeAll(ctx, h.uid, drop)
+	key := p.key
+	gone, blockers, err := a.removeAll(ctx, h.uid, drop, func(e entry) bool {
+		return !owns(p.work.Spec.DeleteOption, workv1.ResourceIdentifier{
+			Group: e.Group, Resource: e.Resource, Namespace: e.Namespace, Name: e.Name,
+		})
+	})
 	if len(gone) > 0 {
 		if writeErr := a.writeInventory(ctx, key, h, without(h.entries, gone)); writeErr != nil {
 			return errors.Join(writeErr, err)
@@ -39,14 +46,14 @@ func (a *Applier) prune(ctx context.Context, key workKey, h *holding, drop []ent
 
 // removeAll removes entries in their order for deletion, and says which are
 // gone and which are still there, and why. One that cannot be removed does not
-// keep the others.
-func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entry) (gone map[objectID]bool, blockers []string, err error) {
+// keep the others. Those that keep names only lose their owner; it may be nil.
+func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entry, keep func(entry) bool) (gone map[objectID]bool, blockers []string, err error) {
 	entries = slices.Clone(entries)
 	sortForDelete(entries)
 	gone = make(map[objectID]bool, len(entries))
 	var errs []error
 	for _, e := range entries {
-		blocker, err := a.removeEntry(ctx, owner, e)
+		blocker, err := a.removeEntry(ctx, owner, e, keep != nil && keep(e))
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("remove %s: %w", e, err))
@@ -56,6 +63,7 @@ func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entr
 			gone[e.objectID] = true
 		}
 		if ctx.Err() != nil {
+			errs = append(errs, ctx.Err())
 			break
 		}
 	}
@@ -63,9 +71,9 @@ func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entr
 }
 
 // removeEntry deletes the object if it belongs to owner and to no other work.
-// If other works have it, it only takes owner off. It returns what is in the
+// If other works have it, or it is to be kept, it only takes owner off. It returns what is in the
 // way if the object is there to go and has not gone.
-func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry) (blocker string, err error) {
+func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry, keep bool) (blocker string, err error) {
 	for range conflictTries {
 		live, err := a.client.lookUp(ctx, e)
 		switch {
@@ -73,7 +81,7 @@ func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry) (bl
 			return "", err
 		case live == nil || !ownedBy(live.OwnerReferences, owner):
 			return "", nil
-		case sharedWithWorks(live.OwnerReferences, owner):
+		case keep || sharedWithWorks(live.OwnerReferences, owner):
 			owners := slices.DeleteFunc(slices.Clone(live.OwnerReferences), func(r metav1.OwnerReference) bool { return r.UID == owner })
 			_, err = a.client.setOwners(ctx, e, live, owners)
 		case live.DeletionTimestamp != nil:

@@ -110,6 +110,24 @@ func TestNoPruneWhileAManifestIsUnknown(t *testing.T) {
 	}
 }
 
+// A work that drops a manifest and orphans its objects in one step means the
+// dropped one as well.
+func TestPruneOrphansWhatTheWorkOrphansNow(t *testing.T) {
+	c := newCluster(t)
+	w := c.newWork("web", c.configMap("a", nil), c.configMap("b", nil))
+	w.mustApply()
+	w.set(c.configMap("b", nil))
+	w.work.Spec.DeleteOption = &workv1.DeleteOption{PropagationPolicy: workv1.DeletePropagationPolicyTypeOrphan}
+	w.mustApply()
+	a := c.get(configMaps, c.namespace, "a")
+	if a == nil || len(a.GetOwnerReferences()) != 0 {
+		t.Errorf("a = %v, want it there and without owners", a)
+	}
+	if diff := cmp.Diff([]string{"configmaps/b"}, w.inventory()); diff != "" {
+		t.Errorf("inventory (-want +got):\n%s", diff)
+	}
+}
+
 func TestDelete(t *testing.T) {
 	c := newCluster(t)
 	w := c.newWork("web", c.configMap("a", nil), c.configMap("b", nil), c.deployment("d", 1))

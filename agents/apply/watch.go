@@ -33,7 +33,10 @@ type target struct {
 	complaint string // What went wrong last; guarded by the index.
 }
 
-type targetKey struct{ group, resource, namespace string }
+type targetKey struct {
+	gvr       schema.GroupVersionResource
+	namespace string
+}
 
 // watches keeps one watch per target, at most most of them. Objects beyond are
 // looked at again every interval.
@@ -56,7 +59,7 @@ type watches struct {
 func (w *watches) attach(id objectID, gvr schema.GroupVersionResource) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	key := targetKey{id.Group, id.Resource, id.Namespace}
+	key := targetKey{gvr, id.Namespace}
 	t := w.targets[key]
 	if t == nil {
 		t = &target{gvr: gvr, namespace: id.Namespace, objects: make(map[objectID]struct{})}
@@ -65,19 +68,16 @@ func (w *watches) attach(id objectID, gvr schema.GroupVersionResource) {
 	}
 
 	w.index.mu.Lock()
-	stale := t.gvr != gvr && !t.synced
-	if r := w.index.records[id]; r != nil {
-		r.target = t
-		t.objects[id] = struct{}{}
+	defer w.index.mu.Unlock()
+	r := w.index.records[id]
+	if r == nil || r.target == t {
+		return
 	}
-	w.index.mu.Unlock()
-
-	if stale {
-		// The version that was watched may be served no more.
-		w.stop(t)
-		t.gvr = gvr
-		w.start(t)
+	if r.target != nil { // It was watched in another version.
+		delete(r.target.objects, id)
 	}
+	r.target = t
+	t.objects[id] = struct{}{}
 }
 
 // sweep ends the watches that have no object left.
@@ -157,6 +157,13 @@ func (w *watches) run(ctx context.Context) {
 	}
 	w.mu.Unlock()
 	w.wg.Wait()
+
+	// A watch may have come up while it was being stopped.
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.targets {
+		w.unsync(t)
+	}
 }
 
 // due returns the works that have objects for which no watch speaks, or that
