@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -245,14 +246,7 @@ func (l *listener) stop() {
 // bytes from none.
 func (e *env) sameEvent(got, want event.Event) {
 	e.Helper()
-	attributes := func(ev event.Event) map[string]string {
-		m := make(map[string]string, ev.Len())
-		for name, value := range ev.All() {
-			m[name] = value
-		}
-		return m
-	}
-	if diff := cmp.Diff(attributes(want), attributes(got)); diff != "" {
+	if diff := cmp.Diff(maps.Collect(want.All()), maps.Collect(got.All())); diff != "" {
 		e.Errorf("attributes changed on the way (-sent +delivered):\n%s", diff)
 	}
 	if string(got.Data) != string(want.Data) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
@@ -142,11 +143,11 @@ func settledLater(e *env) {
 	held := l.await(events...)
 
 	// In reverse, each from a goroutine of its own.
-	for i := len(held) - 1; i >= 0; i-- {
+	for _, d := range slices.Backward(held) {
 		settled := make(chan struct{})
 		go func() {
 			defer close(settled)
-			held[i].Done(nil)
+			d.Done(nil)
 		}()
 		e.receive(settled, "Done returned")
 	}

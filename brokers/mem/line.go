@@ -41,7 +41,7 @@ func (h lineHeap) Swap(i, j int) {
 }
 
 func (h *lineHeap) Push(x any) {
-	l := x.(*line)
+	l, _ := x.(*line) // Nothing else is pushed.
 	l.at = len(*h)
 	*h = append(*h, l)
 }
