@@ -50,6 +50,7 @@ type NATSOptions struct {
 // NATS is a NATS server with JetStream in this process.
 type NATS struct {
 	server  *server.Server
+	address string
 	scheme  string
 	dataDir string
 	remove  bool
@@ -121,15 +122,15 @@ func (n *NATS) start(opts *server.Options, log *slog.Logger) error {
 		s.WaitForShutdown()
 		return err
 	}
-	n.server = s
+	n.server, n.address = s, s.Addr().String()
 	return nil
 }
 
 // Addr is the address that clients connect to.
-func (n *NATS) Addr() string { return n.server.Addr().String() }
+func (n *NATS) Addr() string { return n.address }
 
 // URL is Addr for clients: the scheme is tls or nats.
-func (n *NATS) URL() string { return n.scheme + "://" + n.Addr() }
+func (n *NATS) URL() string { return n.scheme + "://" + n.address }
 
 // DataDir is where the streams are.
 func (n *NATS) DataDir() string { return n.dataDir }

@@ -34,7 +34,7 @@ var errNoStream = errors.New("stream does not exist")
 func (t *transport) prepare(nc *natsgo.Conn, js jetstream.JetStream) (*link, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, 2*requestTimeout)
 	defer cancel()
-	l := &link{nc: nc, js: js, since: time.Now(), maxMessage: make(map[string]int64)}
+	l := &link{nc: nc, js: js, since: time.Now(), maxMessage: make(map[string]int64), identities: make(map[brokers.Lane]string)}
 	for _, lane := range storedLanes {
 		name := t.settings.stream(lane)
 		if t.config.Role == brokers.RoleAgent {
@@ -48,7 +48,7 @@ func (t *transport) prepare(nc *natsgo.Conn, js jetstream.JetStream) (*link, err
 			return nil, fmt.Errorf("prepare stream %s: %w", name, err)
 		}
 		l.maxMessage[name] = int64(info.Config.MaxMsgSize)
-		if err := t.mark(ctx, nc, js, lane); err != nil {
+		if l.identities[lane], err = t.mark(ctx, nc, js, lane); err != nil {
 			return nil, fmt.Errorf("mark stream %s: %w", name, err)
 		}
 	}
@@ -142,21 +142,39 @@ func (s settings) adapt(have, want jetstream.StreamConfig) (jetstream.StreamConf
 	return have, changes, nil
 }
 
-// mark puts the marker into a stream that has none.
-func (t *transport) mark(ctx context.Context, nc *natsgo.Conn, js jetstream.JetStream, lane brokers.Lane) error {
+// mark puts the marker into a stream that has none, and returns its identity.
+func (t *transport) mark(ctx context.Context, nc *natsgo.Conn, js jetstream.JetStream, lane brokers.Lane) (string, error) {
 	identity, err := t.identify(ctx, nc, lane)
 	if err != nil || identity != "" {
-		return err
+		return identity, err
 	}
 	subject := t.settings.marker(lane)
 	ctx, done := t.refusals.guard(ctx, subject)
 	defer done()
 	_, err = js.Publish(ctx, subject, nil, jetstream.WithExpectLastSequencePerSubject(0))
 	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
-		return nil // Another source was faster.
+	faster := errors.As(err, &api) && // Another source was.
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+	if err != nil && !faster {
+		return "", cause(ctx, err)
 	}
-	return cause(ctx, err)
+	return t.identify(ctx, nc, lane)
+}
+
+// check restarts a source's link whose streams are not those that it found. A
+// source that has nothing to publish would not notice, and agents can only wait.
+func (t *transport) check(l *link) {
+	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
+	defer cancel()
+	for lane, before := range l.identities {
+		now, err := t.identify(ctx, l.nc, lane)
+		switch {
+		case errors.Is(err, errNoStream):
+			t.restart(l, err)
+		case err == nil && now != before:
+			t.restart(l, fmt.Errorf("stream %s was replaced", t.settings.stream(lane)))
+		}
+	}
 }
 
 // identify returns what tells this life of the stream behind a lane from

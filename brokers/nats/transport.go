@@ -16,6 +16,9 @@ import (
 	"github.com/fleetcast-io/fleetcast/brokers"
 )
 
+// checkInterval is how often a source looks whether its streams are still there.
+const checkInterval = 15 * time.Second
+
 // Open returns a transport for a NATS URL; see the package comment for its
 // parameters. It is a [brokers.Driver] for the schemes nats and tls.
 func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, error) {
@@ -83,6 +86,8 @@ type link struct {
 	js jetstream.JetStream
 	// maxMessage is the largest message of each stream, where it is known.
 	maxMessage map[string]int64
+	// identities are those of the streams, for a source.
+	identities map[brokers.Lane]string
 
 	ctx   context.Context
 	end   context.CancelCauseFunc
@@ -245,8 +250,15 @@ func (t *transport) linkUp(nc *natsgo.Conn, js jetstream.JetStream, wake, gone <
 	failures, told := 0, ""
 	retry := time.NewTimer(0)
 	defer retry.Stop()
+	check := time.NewTicker(checkInterval)
+	defer check.Stop()
 	for {
 		select {
+		case <-check.C:
+			if l, err := t.current(); err == nil {
+				t.check(l)
+			}
+			continue
 		case <-t.ctx.Done():
 			return
 		case <-gone:
