@@ -18,3 +18,11 @@ func (s *Source) Save(ctx context.Context, w *workv1.ManifestWork, r codec.Repor
 func (s *Source) Confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
 	return s.confirm(ctx, w, r)
 }
+
+// Remembers says whether the source keeps a record of the work.
+func (s *Source) Remembers(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.records[id]
+	return ok
+}

@@ -38,20 +38,16 @@ type record struct {
 	confirmed bool
 }
 
-// recordOf returns the record of a work, and makes one if there is none.
+// recordOf returns the record of a work. Only the cache's events make and drop
+// records, so that none outlives its work; one made here for a work whose event
+// is on its way, or whose deletion is, is forgotten after use.
 func (s *Source) recordOf(id string) *record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.recordLocked(id)
-}
-
-func (s *Source) recordLocked(id string) *record {
-	rec, ok := s.records[id]
-	if !ok {
-		rec = &record{}
-		s.records[id] = rec
+	if rec, ok := s.records[id]; ok {
+		return rec
 	}
-	return rec
+	return &record{}
 }
 
 // newest returns what this process wrote if the cache does not have it yet,
@@ -59,9 +55,14 @@ func (s *Source) recordLocked(id string) *record {
 func (s *Source) newest(w *workv1.ManifestWork) *workv1.ManifestWork {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if rec := s.records[string(w.UID)]; rec != nil && rec.written != nil && older(w, rec.written) {
+	rec := s.records[string(w.UID)]
+	if rec == nil || rec.written == nil {
+		return w
+	}
+	if older(w, rec.written) {
 		return rec.written
 	}
+	rec.written = nil
 	return w
 }
 
@@ -69,7 +70,10 @@ func (s *Source) newest(w *workv1.ManifestWork) *workv1.ManifestWork {
 func (s *Source) wrote(w *workv1.ManifestWork) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rec := s.recordLocked(string(w.UID))
+	rec, ok := s.records[string(w.UID)]
+	if !ok {
+		return
+	}
 	if rec.written == nil || older(rec.written, w) {
 		rec.written = w
 	}
@@ -123,7 +127,11 @@ func (s *Source) updated(before, after any) {
 // changed.
 func (s *Source) seen(w *workv1.ManifestWork, changed bool) {
 	s.mu.Lock()
-	rec := s.recordLocked(string(w.UID))
+	rec, ok := s.records[string(w.UID)]
+	if !ok {
+		rec = &record{}
+		s.records[string(w.UID)] = rec
+	}
 	rec.managed = rec.managed || hasFinalizer(w)
 	if rec.written != nil && !older(w, rec.written) {
 		rec.written = nil

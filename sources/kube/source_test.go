@@ -110,9 +110,9 @@ func TestDeletionWaitsForItsCluster(t *testing.T) {
 		}
 		return fmt.Errorf("get: %w", errors.Join(errors.New("still there"), err))
 	})
-	h.eventually("nothing is held", func() error {
-		if held := h.held(); len(held) > 0 {
-			return fmt.Errorf("held: %v", held)
+	h.eventually("nothing is held and nothing remembered", func() error {
+		if held := h.held(); len(held) > 0 || h.source.Remembers(first.ID) {
+			return fmt.Errorf("held: %v, remembered: %v", held, h.source.Remembers(first.ID))
 		}
 		return nil
 	})
