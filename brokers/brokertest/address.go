@@ -240,7 +240,12 @@ func orderPerTopic(e *env) {
 	const topics, each = 10, 30
 	source, cluster := e.name("source"), e.name("cluster")
 	hub, agent := e.source(source), e.agent(cluster)
-	l := e.listen(agent, works(cluster))
+	// Nothing is handled until all is sent, so that there is an order to lose.
+	release := make(chan struct{})
+	l := e.listenWith(agent, listening{handle: func(_ context.Context, d brokers.Delivery) {
+		e.hold(release)
+		d.Done(nil)
+	}}, works(cluster))
 
 	number := make(map[string]int) // Of an event, in its topic.
 	all, last := make([]event.Event, 0, topics*each), make([]event.Event, topics)
@@ -253,6 +258,7 @@ func orderPerTopic(e *env) {
 			e.send(hub, toCluster(source, cluster, fmt.Sprint(topic)), ev)
 		}
 	}
+	close(release)
 	if e.h.KeepsLast {
 		l.await(last...)
 	} else {

@@ -290,4 +290,18 @@ func wiped(e *env) {
 		e.Errorf("the broker lost everything, but the subscription is said to be resumed")
 	}
 	l.await(e.sendMany(hub, source, cluster, 3)...)
+	l.stop()
+	e.close(agent)
+
+	// The log of the new data has grown past the old position when the agent
+	// comes back with it. It still is no position of that log.
+	e.h.Wipe(e.T)
+	events := e.sendMany(hub, source, cluster, 50)
+	l = e.listenWith(e.agent(cluster), how, works(cluster))
+	if s := l.sessions()[0]; s.Resumed {
+		e.Errorf("the broker lost everything while the subscriber was away, but the subscription is said to be resumed")
+	}
+	if e.h.KeepsLast {
+		l.await(events...)
+	}
 }
