@@ -172,6 +172,9 @@ func TestSecretsAreNeverQuoted(t *testing.T) {
 			m["stringData"] = map[string]string{".dockerconfigjson": marker}
 		})},
 		{"the server quotes the type", secret(func(m map[string]any) { m["type"] = marker; m["immutable"] = marker })},
+		{"a label that the server quotes when it refuses it", secret(func(m map[string]any) {
+			m["metadata"].(map[string]any)["labels"] = map[string]any{"copy": marker}
+		})},
 		{"a key that is not allowed", secret(func(m map[string]any) { m["stringData"] = map[string]any{"k/": marker} })},
 		{"data that is not base64", secret(func(m map[string]any) { m["data"] = map[string]any{"k": "!" + marker} })},
 		{"data that is no map", secret(func(m map[string]any) { m["data"] = marker })},
