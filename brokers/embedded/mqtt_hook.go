@@ -70,7 +70,19 @@ func (h *mqttHook) Stop() error {
 	return h.stopErr
 }
 
+// commonName is the user property of a client's CONNECT packet in which the
+// common name of its certificate is kept, on disk too: what is queued for a
+// client that is away is authorised as well.
+const commonName = "certificate-common-name"
+
 func (h *mqttHook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
+	// What the client says in its place does not count.
+	cl.Properties.Props.User = nil
+	if conn, ok := cl.Net.Conn.(*tls.Conn); ok {
+		if chains := conn.ConnectionState().VerifiedChains; len(chains) > 0 {
+			cl.Properties.Props.User = []packets.UserProperty{{Key: commonName, Val: chains[0][0].Subject.CommonName}}
+		}
+	}
 	if h.options.Authenticate == nil || h.options.Authenticate(mqttClient(cl), pk.Connect.Password) {
 		return true
 	}
@@ -84,10 +96,8 @@ func (h *mqttHook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 
 func mqttClient(cl *mqtt.Client) MQTTClient {
 	c := MQTTClient{ID: cl.ID, Username: string(cl.Properties.Username)}
-	if conn, ok := cl.Net.Conn.(*tls.Conn); ok {
-		if chains := conn.ConnectionState().VerifiedChains; len(chains) > 0 {
-			c.CommonName = chains[0][0].Subject.CommonName
-		}
+	if user := cl.Properties.Props.User; len(user) == 1 && user[0].Key == commonName {
+		c.CommonName = user[0].Val
 	}
 	return c
 }
@@ -111,14 +121,15 @@ func (h *mqttHook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Pac
 func (h *mqttHook) OnPacketProcessed(cl *mqtt.Client, _ packets.Packet, _ error) { h.putBack(cl) }
 
 func (h *mqttHook) putBack(cl *mqtt.Client) {
-	if out, ok := h.aside.LoadAndDelete(cl); ok {
-		cl.State.Inflight.Set(out.(packets.Packet))
+	out, _ := h.aside.LoadAndDelete(cl)
+	if pk, ok := out.(packets.Packet); ok {
+		cl.State.Inflight.Set(pk)
 	}
 }
 
 func (h *mqttHook) OnPacketEncode(_ *mqtt.Client, pk packets.Packet) packets.Packet {
 	if pk.FixedHeader.Type == packets.Connack {
-		pk.Properties.MaximumPacketSize = uint32(h.options.MaxPacket)
+		pk.Properties.MaximumPacketSize = h.server.Options.Capabilities.MaximumPacketSize
 	}
 	return pk
 }

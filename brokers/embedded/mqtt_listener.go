@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -42,7 +43,7 @@ type mqttListener struct {
 var _ listeners.Listener = (*mqttListener)(nil)
 
 func listenMQTT(address string, config *tls.Config) (*mqttListener, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}

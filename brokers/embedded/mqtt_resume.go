@@ -112,7 +112,7 @@ func (r *resumption) enqueue(pk packets.Packet) (packets.Packet, bool) {
 		if err != nil {
 			return pk, false
 		}
-		pk.PacketID = uint16(id)
+		pk.PacketID = uint16(id) //nolint:gosec // Packet numbers have 16 bits.
 	}
 	r.now.State.Inflight.Set(pk)
 	return pk, true

@@ -207,6 +207,7 @@ func (s *mqttStore) putClient(cl *mqtt.Client) {
 			RequestResponseInfo:       p.RequestResponseInfo,
 			TopicAliasMaximum:         p.TopicAliasMaximum,
 			MaximumPacketSize:         p.MaximumPacketSize,
+			User:                      p.User,
 		},
 	})
 }

@@ -62,7 +62,7 @@ func (c *conn) Unlock() {
 	if c.waiting.Add(-1) == 0 {
 		if err := c.out.Flush(); err != nil {
 			// Whoever wrote has no way to learn it, so the reader must.
-			_ = c.Conn.Close()
+			_ = c.Close()
 		}
 	}
 	c.mu.Unlock()

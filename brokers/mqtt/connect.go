@@ -17,8 +17,8 @@ func (t *transport) clientConfig() autopaho.ClientConfig {
 	return autopaho.ClientConfig{
 		// Without user and query: paho writes it into errors.
 		ServerUrls:            []*url.URL{{Scheme: "mqtt", Host: t.address}},
-		KeepAlive:             uint16(t.keepalive / time.Second),
-		SessionExpiryInterval: uint32(t.sessionExpiry / time.Second),
+		KeepAlive:             uint16(t.keepalive / time.Second),     //nolint:gosec // At most maxKeepalive.
+		SessionExpiryInterval: uint32(t.sessionExpiry / time.Second), //nolint:gosec // At most maxSessionExpiry.
 		ReconnectBackoff:      func(int) time.Duration { return t.pacer.next(time.Now()) },
 		ConnectTimeout:        connectTimeout,
 		AttemptConnection: func(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL) (net.Conn, error) {
@@ -52,7 +52,7 @@ func (t *transport) connectPacket(p *paho.Connect, _ *url.URL) (*paho.Connect, e
 	}
 	p.Username, p.UsernameFlag = username, username != ""
 	p.Password, p.PasswordFlag = password, len(password) > 0
-	receiveMaximum, size := uint16(t.receiveMaximum), uint32(t.maxPacket)
+	receiveMaximum, size := uint16(t.receiveMaximum), uint32(t.maxPacket) //nolint:gosec // As options.set allows.
 	p.Properties.ReceiveMaximum = &receiveMaximum
 	p.Properties.MaximumPacketSize = &size
 	p.Properties.RequestProblemInfo = true

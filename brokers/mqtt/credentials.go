@@ -85,12 +85,12 @@ func (c *credentials) tlsConfig(host string) (*tls.Config, error) {
 	}
 	if c.certFile != "" {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			certificate, print, err := c.certificate()
+			certificate, found, err := c.certificate()
 			if err != nil {
 				return nil, err
 			}
 			c.mu.Lock()
-			c.used = print
+			c.used = found
 			c.mu.Unlock()
 			return certificate, nil
 		}
@@ -127,11 +127,11 @@ func (c *credentials) certificate() (*tls.Certificate, fingerprint, error) {
 // used last. While the files do not fit each other, as in the middle of being
 // replaced, it returns an error.
 func (c *credentials) replaced() (bool, error) {
-	_, print, err := c.certificate()
+	_, found, err := c.certificate()
 	if err != nil {
 		return false, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.used != (fingerprint{}) && print != c.used, nil
+	return c.used != (fingerprint{}) && found != c.used, nil
 }

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -202,7 +203,7 @@ func (l *link) flush() error {
 	// A PUBACK without reason code means success (MQTT 5, section 3.4.2.1).
 	buf := make([]byte, 0, 4*len(acks))
 	for _, number := range acks {
-		buf = append(buf, packets.PUBACK<<4, 2, byte(number>>8), byte(number))
+		buf = binary.BigEndian.AppendUint16(append(buf, packets.PUBACK<<4, 2), number)
 	}
 	if lock, ok := l.conn.(sync.Locker); ok {
 		lock.Lock()

@@ -132,14 +132,13 @@ func decode(p *paho.Publish) (event.Event, error) {
 	return e, e.Validate()
 }
 
-// kind is the bounded label under which an event that is none is counted.
-func kind(err error) string {
-	switch {
-	case errors.Is(err, errTooManyAttributes):
-		return "attributes"
-	default:
-		return "not_cloudevent"
+// unreadable is the reason under which a message that decode refused is
+// counted.
+func unreadable(err error) string {
+	if errors.Is(err, errTooManyAttributes) {
+		return dropAttributes
 	}
+	return dropNotCloudEvent
 }
 
 // clip keeps a name out of the user's hands from filling a log line.

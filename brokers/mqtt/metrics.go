@@ -42,11 +42,13 @@ var (
 
 // Reasons for which events are dropped.
 const (
-	dropRejected  = "rejected"      // The subscriber rejected it.
-	dropTopic     = "unknown_topic" // The topic is none of ours.
-	dropRetained  = "retained"      // OCM never retains, so it is nobody's current state.
-	dropUnclaimed = "unclaimed"     // Nobody subscribed for so long that it held up others.
-	dropOverflow  = "overflow"      // QoS 0, and the subscriber is behind.
+	dropRejected      = "rejected"       // The subscriber rejected it.
+	dropTopic         = "unknown_topic"  // The topic is none of ours.
+	dropRetained      = "retained"       // OCM never retains, so it is nobody's current state.
+	dropNotCloudEvent = "not_cloudevent" // It is no CloudEvent that we can read.
+	dropAttributes    = "attributes"     // It has more attributes than maxAttributes.
+	dropUnclaimed     = "unclaimed"      // Nobody subscribed for so long that it held up others.
+	dropOverflow      = "overflow"       // QoS 0, and the subscriber is behind.
 )
 
 // Collectors returns the metrics of all transports of this package. The program
@@ -55,7 +57,8 @@ func Collectors() []prometheus.Collector {
 	return []prometheus.Collector{connected, reconnects, received, dropped, published}
 }
 
-// countPublish counts the outcome of a Publish call.
+// countPublish counts the outcome of a Publish call. What failed is the event's
+// or the caller's own doing: it was invalid, or its context ended.
 func countPublish(err error, unheard bool) {
 	result := "confirmed"
 	switch {

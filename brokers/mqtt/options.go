@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
@@ -170,16 +169,9 @@ func integer(value string, least, most int) (int, error) {
 
 // validate holds the configuration against the URL.
 func (o *options) validate(c brokers.Config) error {
-	var files []string
-	for what, file := range map[string]string{"CA": c.CAFile, "client certificate": c.CertFile} {
-		if file != "" {
-			files = append(files, what)
-		}
-	}
-	slices.Sort(files)
 	switch {
-	case len(files) > 0 && !o.tls:
-		return fmt.Errorf("%s file given for a connection without TLS: use an mqtts:// URL", strings.Join(files, " and "))
+	case !o.tls && (c.CAFile != "" || c.CertFile != ""):
+		return errors.New("CA or client certificate given for a connection without TLS: use an mqtts:// URL")
 	case c.CredentialsFile != "":
 		return errors.New("a credentials file is for NATS: MQTT has username, password and client certificate")
 	case o.username != "" && c.Username != "":

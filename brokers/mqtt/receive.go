@@ -73,7 +73,7 @@ func (t *transport) read(m *message, p *paho.Publish) (reason string, err error)
 		return dropRetained, nil
 	}
 	if m.event, err = decode(p); err != nil {
-		return kind(err), err
+		return unreadable(err), err
 	}
 	return "", nil
 }
@@ -99,10 +99,10 @@ func (t *transport) dispatchLocked(m *message) {
 // dropLocked counts an event that nobody gets, and logs the first of a kind.
 func (t *transport) dropLocked(reason, topic string, err error) {
 	dropped.WithLabelValues(reason).Inc()
-	if t.unreadable[reason] || reason == dropRejected {
+	if t.toldDrop[reason] || reason == dropRejected {
 		return
 	}
-	t.unreadable[reason] = true
+	t.toldDrop[reason] = true
 	args := []any{"reason", reason}
 	if topic != "" {
 		args = append(args, "topic", clip(topic))

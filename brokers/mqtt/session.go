@@ -59,7 +59,7 @@ func (k *keeper) ConnectionLost(d *packets.Disconnect) error {
 	if l == nil {
 		return nil
 	}
-	var err error = errConnectionLost
+	err := errConnectionLost
 	if d != nil {
 		err = &disconnectError{code: d.ReasonCode, said: reasonString(d.Properties)}
 	}

@@ -268,3 +268,44 @@ func TestCertificatesReplacedUnderLoad(t *testing.T) {
 	leave()
 	wg.Wait()
 }
+
+// The common name of a client certificate decides what is queued for a client
+// that is away, after a restart too, and no client can claim another.
+func TestCommonNameAuthorizes(t *testing.T) {
+	a := newAuthority(t)
+	for _, name := range []string{"s", "c1", "thief"} {
+		a.issue(name, name)
+	}
+	b := startBroker(t, embedded.MQTTOptions{
+		DataDir: t.TempDir(),
+		TLS:     a.serverConfig(tls.RequireAndVerifyClientCert, 0),
+		Authorize: func(c embedded.MQTTClient, topic string, write bool) bool {
+			return c.CommonName == "s" || !write && strings.HasPrefix(topic, "sources/") && strings.HasSuffix(topic, "/clusters/"+c.CommonName+"/sourceevents")
+		},
+	})
+	config := func(role brokers.Role, name, certificate string) brokers.Config {
+		return brokers.Config{
+			Role: role, Name: name, CAFile: a.file("ca.pem"),
+			CertFile: a.file(certificate + ".pem"), KeyFile: a.file(certificate + ".key"), Log: testLog(t),
+		}
+	}
+	first := openWith(t, b.address(""), config(brokers.RoleAgent, "c1", "c1"))
+	listen(t, first, someWorks)
+	if err := first.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.stop(t)
+	b.start(t)
+	e := newEvent()
+	send(t, openWith(t, b.address(""), config(brokers.RoleSource, "s", "s")), someTopic, e)
+	again := openWith(t, b.address(""), config(brokers.RoleAgent, "c1", "c1"))
+	if got := receive(t, listen(t, again, someWorks)); got != e.Get(event.ID) {
+		t.Errorf("event %s came, want %s", got, e.Get(event.ID))
+	}
+
+	thief := openWith(t, b.address(""), config(brokers.RoleAgent, "c2", "thief"))
+	err := trySend(thief, someTopic, newEvent())
+	if !errors.Is(err, brokers.ErrRefused) {
+		t.Errorf("publish with another's certificate: %v, want ErrRefused", err)
+	}
+}

@@ -63,8 +63,8 @@ type transport struct {
 	// told is what the log said last about the connection.
 	told   string
 	everUp bool
-	// unreadable holds the kinds of unreadable events that the log knows.
-	unreadable map[string]bool
+	// toldDrop holds the reasons of drops that the log knows.
+	toldDrop map[string]bool
 }
 
 var errNotYetConnected = errors.New("not connected yet")
@@ -104,7 +104,7 @@ func newTransport(o options, c brokers.Config, secrets *credentials) *transport 
 		log:         c.Logger().With("broker", o.address, "client", c.Identity()),
 		changed:     make(chan struct{}),
 		unavailable: errNotYetConnected,
-		unreadable:  make(map[string]bool),
+		toldDrop:    make(map[string]bool),
 	}
 	t.keeper.up, t.keeper.lost = t.up, t.lost
 	t.closing, t.endClosing = context.WithCancel(context.Background())
@@ -242,16 +242,15 @@ func (t *transport) up(conn io.Writer, connack *packets.Connack) *link {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.session.connected(connack.SessionPresent, !t.everUp)
+	t.tellLocked("up", slog.LevelInfo, "connected to broker", "resumed", connack.SessionPresent, "window", window, "max_packet", most)
 	if t.everUp {
 		reconnects.Inc()
-	}
-	t.everUp = true
-	t.tellLocked("up", slog.LevelInfo, "connected to broker", "resumed", connack.SessionPresent, "window", window, "maxPacket", most)
-	if p := connack.Properties; p != nil && p.SessionExpiryInterval != nil {
+	} else if p := connack.Properties; p != nil && p.SessionExpiryInterval != nil {
 		if granted := time.Duration(*p.SessionExpiryInterval) * time.Second; granted < t.sessionExpiry {
 			t.log.Info("the broker keeps the session for less time than asked", "asked", t.sessionExpiry, "granted", granted)
 		}
 	}
+	t.everUp = true
 	t.background.Go(func() {
 		l.serve(stuckAfter, func() { t.renew(l, "the broker stopped confirming events") })
 	})
@@ -284,26 +283,29 @@ func (t *transport) lost(l *link, err error) {
 	var d *disconnectError
 	switch {
 	case t.closing.Err() != nil:
-		return
 	case l.renewing != "":
 		t.tellLocked("renewing", slog.LevelInfo, "renewing connection to broker", "reason", l.renewing)
-		return
 	case errors.As(err, &d):
 		t.disconnectedLocked(l, d)
+	default:
+		t.tellLocked("lost", slog.LevelWarn, "lost connection to broker, connecting again", "err", err)
 	}
-	t.tellLocked("lost "+err.Error(), slog.LevelWarn, "lost connection to broker, connecting again", "err", err)
 }
 
 // disconnectedLocked draws the consequences of what the broker said.
 func (t *transport) disconnectedLocked(l *link, d *disconnectError) {
+	args := []any{"err", d}
+	if a := advice(d.code); a != "" {
+		args = append(args, "advice", a)
+	}
 	switch d.code {
 	case sessionTakenOver:
 		t.pacer.atLeast(takenOverPause)
 		t.tellLocked("taken over", slog.LevelError, "another client connected with the same client ID and took over the session; waiting before taking it back",
-			"atLeast", takenOverPause, "advice", advice(d.code))
+			append(args, "at_least", takenOverPause)...)
+		return
 	case notAuthorized, banned, useAnotherServer, serverMoved:
 		t.pacer.atLeast(refusedPause)
-		t.log.Warn("the broker ended the connection", "err", d, "advice", advice(d.code))
 	case packetTooLarge:
 		// Some event was over the limit, so the largest is. Those who published
 		// smaller ones try again, and this one is not sent again.
@@ -312,6 +314,7 @@ func (t *transport) disconnectedLocked(l *link, d *disconnectError) {
 			t.log.Warn("the broker hung up on an event over its size limit, which it had not announced; larger events will not be sent", "limit", t.limit)
 		}
 	}
+	t.tellLocked("lost "+d.Error(), slog.LevelWarn, "lost connection to broker, connecting again", args...)
 }
 
 // tellLocked logs a change in the state of the connection, once.

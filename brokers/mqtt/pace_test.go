@@ -1,0 +1,83 @@
+package mqtt
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPacer(t *testing.T) {
+	now := time.Now()
+	var p pacer
+	if d := p.next(now); d != 0 {
+		t.Errorf("the first attempt waits %s", d)
+	}
+	for failures := range 100 {
+		if d, most := p.next(now), backoff(failures); d > most || d > longestPause {
+			t.Errorf("after %d failures it waits %s, want at most %s", failures, d, most)
+		}
+	}
+	p.atLeast(takenOverPause)
+	if d := p.next(now); d < takenOverPause || d > takenOverPause+longestPause {
+		t.Errorf("after the session was taken over it waits %s", d)
+	}
+	p.up(now)
+	if p.next(now.Add(time.Second)); p.failures < 50 {
+		t.Error("a connection that lasted a second counts as a success, so two clients with one ID would fight")
+	}
+	p.up(now)
+	if d := p.next(now.Add(steady)); d > firstPause {
+		t.Errorf("after a good connection it waits %s", d)
+	}
+	p.atOnce()
+	if d := p.next(now); d != 0 {
+		t.Errorf("a renewed connection waits %s", d)
+	}
+	if p.next(now); p.failures == 0 {
+		t.Error("only one pause is left out")
+	}
+}
+
+func TestInventory(t *testing.T) {
+	var i inventory
+	i.connected(false, true)
+	if i.subscribed([]string{"a"}) {
+		t.Error("a new session is said to have collected")
+	}
+	i.connected(true, false)
+	if !i.subscribed([]string{"a"}) {
+		t.Error("a session that was kept is said not to have collected")
+	}
+	if i.subscribed([]string{"a", "b"}) {
+		t.Error("a filter that is new to a session of this process is said to have collected")
+	}
+	i.connected(false, false)
+	if i.subscribed([]string{"a"}) {
+		t.Error("a session that was lost is said to have collected")
+	}
+	var inherited inventory
+	inherited.connected(true, true)
+	if !inherited.subscribed([]string{"a"}) {
+		t.Error("an earlier process's session is said not to have collected")
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	for _, test := range []struct {
+		code byte
+		said string
+		want string
+	}{
+		{0x87, "", "not authorized (0x87)"},
+		{0x87, "not authorized", "not authorized (0x87)"},
+		{0x97, "ask again in May", "quota exceeded (0x97): ask again in May"},
+		{0xff, "", "unknown reason (0xFF)"},
+	} {
+		if got := describe(test.code, test.said); got != test.want {
+			t.Errorf("reason is described as %q, want %q", got, test.want)
+		}
+	}
+	if got := describe(0x80, strings.Repeat("x", 1000)); len(got) > 200 {
+		t.Errorf("a broker fills the log with %d bytes", len(got))
+	}
+}
