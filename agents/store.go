@@ -15,7 +15,7 @@ type Store interface {
 	Load() (State, error)
 
 	// Commit makes all of the changes durable, or none. Calls do not overlap.
-	Commit(Changes) error
+	Commit(c Changes) error
 
 	// Close releases the store. Nothing may be called afterwards.
 	Close() error

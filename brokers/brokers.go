@@ -138,7 +138,7 @@ type Delivery struct {
 	done func(error)
 }
 
-// NewDelivery is for drivers: done is called once, by the first Done.
+// NewDelivery is for drivers: done settles the event.
 func NewDelivery(from Topic, e event.Event, position string, done func(error)) Delivery {
 	return Delivery{From: from, Event: e, Position: position, done: done}
 }

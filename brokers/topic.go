@@ -41,8 +41,10 @@ func (l Lane) String() string {
 	return fmt.Sprintf("lane(%d)", int(l))
 }
 
-// HasSource and HasCluster say which names a topic of this lane carries.
-func (l Lane) HasSource() bool  { return l == ToCluster || l == ToSource || l == ToAllClusters }
+// HasSource says whether topics of this lane name a source.
+func (l Lane) HasSource() bool { return l == ToCluster || l == ToSource || l == ToAllClusters }
+
+// HasCluster says whether topics of this lane name a cluster.
 func (l Lane) HasCluster() bool { return l == ToCluster || l == ToSource || l == ToAllSources }
 
 // A Topic is the address of an event. Drivers spell it.

@@ -71,7 +71,7 @@ func (s *Source) reportOnTombstone(r codec.Report, gone bool) sources.Verdict {
 		return sources.Unknown
 	case b.Cluster != r.Cluster:
 		return sources.Foreign
-	case !gone || r.Generation > b.Generation:
+	case !gone || r.Generation != b.Generation:
 		return sources.Stale
 	}
 	delete(s.tombstones, r.ID)
@@ -79,10 +79,11 @@ func (s *Source) reportOnTombstone(r codec.Report, gone bool) sources.Verdict {
 }
 
 // confirm takes the finalizer off a work whose cluster says that its objects
-// are gone. It believes that only of a work that is being deleted, and not of a
-// generation that there is not yet.
+// are gone. It believes that only of the very generation that is being deleted:
+// a cluster that has not seen it may have something newer on its way than what
+// it speaks of.
 func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
-	if w.DeletionTimestamp == nil || r.Generation > generation(w) || r.Generation < 0 {
+	if w.DeletionTimestamp == nil || r.Generation != generation(w) {
 		return sources.Stale, nil
 	}
 	// Set before the write: the object may be gone before the answer is here.

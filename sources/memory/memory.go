@@ -236,7 +236,9 @@ func (s *Source) Report(_ context.Context, r codec.Report) (sources.Verdict, err
 		return sources.Unknown, nil
 	case r.Generation > w.Bundle.Generation:
 		return sources.Stale, nil
-	case gone && w.Bundle.Deleting():
+	case gone && w.Bundle.Deleting() && r.Generation == w.Bundle.Generation:
+		// A confirmation of an earlier deletion says nothing of what was put
+		// since and may still be on its way.
 		delete(s.works, k)
 	case gone, r.Sequence <= w.Report.Sequence, r.Generation < w.Report.Generation:
 		return sources.Stale, nil

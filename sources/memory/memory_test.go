@@ -95,6 +95,31 @@ func TestGenerationsRiseAcrossReCreation(t *testing.T) {
 	}
 }
 
+// TestLateConfirmationOfAnEarlierDeletion: the work was put and deleted again
+// since, and what was put may still reach the cluster.
+func TestLateConfirmationOfAnEarlierDeletion(t *testing.T) {
+	s := memory.New("hub1")
+	k := put(t, s, work("c1", "w"))
+	remove := func() codec.Bundle {
+		if err := s.Delete("c1", "w"); err != nil {
+			t.Fatal(err)
+		}
+		return bundle(t, s, k)
+	}
+	first := remove()
+	put(t, s, work("c1", "w"))
+	second := remove()
+	for _, step := range []struct {
+		b    codec.Bundle
+		want sources.Verdict
+	}{{first, sources.Stale}, {second, sources.Accepted}} {
+		got, err := s.Report(t.Context(), report(t, step.b, 1, api.ConditionDeleted))
+		if err != nil || got != step.want {
+			t.Errorf("confirmation of generation %d: %s, %v; want %s", step.b.Generation, got, err, step.want)
+		}
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	s := memory.New("hub1")
 	k := put(t, s, work("c1", "web"))
