@@ -39,8 +39,8 @@ $(STANDALONE):
 
 .PHONY: demo
 demo: build ## Show a work on its way: hub, broker and two clusters on this machine
-	@data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; \
-	$(STANDALONE) demo --data-dir "$$data" --broker $(BROKER)
+	@data=$$(mktemp -d); \
+	$(STANDALONE) demo --data-dir "$$data" --broker $(BROKER) && rm -rf "$$data"
 
 .PHONY: up
 up: build ## Leave hub, broker and clusters running, with their data in .fleetcast/

@@ -59,7 +59,7 @@ nothing schedules or starts containers.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newAPIServerCommand(), newBrokerCommand(), newUpCommand(), newClusterCommand(), newVersionCommand())
+	root.AddCommand(newAPIServerCommand(), newBrokerCommand(), newUpCommand(), newDemoCommand(), newClusterCommand(), newVersionCommand())
 	return root
 }
 
