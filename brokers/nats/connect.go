@@ -125,7 +125,7 @@ func (t *transport) options() []natsgo.Option {
 			}
 			password, err := readPassword(c.PasswordFile)
 			if err != nil {
-				t.log.Warn("cannot authenticate to the broker", "error", err)
+				t.log.Warn("cannot authenticate to the broker", "err", err)
 			}
 			return c.Username, password
 		}))

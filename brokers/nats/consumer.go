@@ -26,6 +26,9 @@ const (
 	// sourceUnsettled bounds the unsettled reports of a source.
 	sourceUnsettled = 2048
 
+	// prefetch bounds what the client holds in memory before it is handled.
+	prefetch = 128
+
 	// A pull request that stays without a sign of life from the server for two
 	// heartbeats has lost its consumer.
 	pullExpiry    = 30 * time.Second
@@ -260,7 +263,7 @@ func noStream(err error, stream string) error {
 // consumer is lost.
 func (c *consumer) feed(ctx context.Context, out chan<- brokers.Delivery) error {
 	messages, err := c.pull.Messages(
-		jetstream.PullMaxMessages(c.pull.CachedInfo().Config.MaxAckPending),
+		jetstream.PullMaxMessages(min(prefetch, c.pull.CachedInfo().Config.MaxAckPending)),
 		jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat),
 	)
 	if err != nil {
@@ -327,7 +330,7 @@ func giveBack(m jetstream.Msg) { _ = m.Nak() }
 func (c *consumer) accept(m jetstream.Msg) (brokers.Delivery, bool) {
 	meta, err := m.Metadata()
 	if err != nil {
-		c.t.log.Warn("message without JetStream metadata ignored", "subject", m.Subject(), "error", err)
+		c.t.log.Warn("message without JetStream metadata ignored", "subject", m.Subject(), "err", err)
 		return brokers.Delivery{}, false
 	}
 	from, err := topic(c.t.settings.prefix, m.Subject())
@@ -356,8 +359,7 @@ func (c *consumer) accept(m jetstream.Msg) (brokers.Delivery, bool) {
 
 // discard drops for good what is no event of ours.
 func (c *consumer) discard(m jetstream.Msg, reason string, err error) {
-	dropped.WithLabelValues(reason).Inc()
-	c.t.log.Warn("message dropped", "subject", m.Subject(), "error", err)
+	c.t.discard(m.Subject(), reason, err)
 	_ = m.Term()
 }
 

@@ -84,7 +84,7 @@ func (t *transport) Subscribe(ctx context.Context, s brokers.Subscription) error
 func (s *subscription) tell(err error) {
 	if err.Error() != s.told {
 		s.told = err.Error()
-		s.t.log.Warn("subscription is not established, trying on", "error", err)
+		s.t.log.Warn("subscription is not established, trying on", "err", err)
 	}
 }
 
@@ -266,8 +266,7 @@ func (e *establishment) broadcast(m *natsgo.Msg) (brokers.Delivery, bool) {
 	t := e.s.t
 	from, err := topic(t.settings.prefix, m.Subject)
 	if err != nil {
-		dropped.WithLabelValues(dropTopic).Inc()
-		t.log.Warn("message dropped", "subject", m.Subject, "error", err)
+		t.discard(m.Subject, dropTopic, err)
 		return brokers.Delivery{}, false
 	}
 	if !matches(e.s.filters[from.Lane], from) {
@@ -275,8 +274,7 @@ func (e *establishment) broadcast(m *natsgo.Msg) (brokers.Delivery, bool) {
 	}
 	ev, err := parse(m.Header, m.Data)
 	if err != nil {
-		dropped.WithLabelValues(dropInvalid).Inc()
-		t.log.Warn("message dropped", "subject", m.Subject, "error", err)
+		t.discard(m.Subject, dropInvalid, err)
 		return brokers.Delivery{}, false
 	}
 	received.Inc()

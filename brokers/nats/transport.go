@@ -16,9 +16,6 @@ import (
 	"github.com/fleetcast-io/fleetcast/brokers"
 )
 
-// checkInterval is how often a source looks whether its streams are still there.
-const checkInterval = 15 * time.Second
-
 // Open returns a transport for a NATS URL; see the package comment for its
 // parameters. It is a [brokers.Driver] for the schemes nats and tls.
 func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, error) {
@@ -40,6 +37,7 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 		changed:  make(chan struct{}),
 		down:     errors.New("not connected yet"),
 		names:    make(map[string]bool),
+		reported: make(map[string]bool),
 		stopped:  make(chan struct{}),
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
@@ -75,54 +73,9 @@ type transport struct {
 	conn       *natsgo.Conn
 	connected  bool // As counted.
 	restarts   int
+	reported   map[string]bool // What the log has already.
 	// names are the consumers that a subscription of this transport uses.
 	names map[string]bool
-}
-
-// A link is a connection on which the streams are known to be there. It ends
-// with the connection, or when a stream turns out to be gone.
-type link struct {
-	nc *natsgo.Conn
-	js jetstream.JetStream
-	// maxMessage is the largest message of each stream, where it is known.
-	maxMessage map[string]int64
-	// identities are those of the streams, for a source.
-	identities map[brokers.Lane]string
-
-	ctx   context.Context
-	end   context.CancelCauseFunc
-	since time.Time
-	wake  func()
-}
-
-// current returns the link, or an error that wraps ErrUnavailable or ErrClosed.
-func (t *transport) current() (*link, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case t.closed:
-		return nil, brokers.ErrClosed
-	case t.up == nil:
-		return nil, fmt.Errorf("%w: %w", brokers.ErrUnavailable, t.down)
-	}
-	return t.up, nil
-}
-
-// await returns the link as soon as there is one, or the cause of ctx's end.
-func (t *transport) await(ctx context.Context) (*link, error) {
-	for {
-		t.mu.Lock()
-		up, changed := t.up, t.changed
-		t.mu.Unlock()
-		if up != nil && ctx.Err() == nil {
-			return up, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 }
 
 // begin counts a call that Close waits for.
@@ -136,45 +89,15 @@ func (t *transport) begin() error {
 	return nil
 }
 
-// drop ends the link, if it is l or l is nil, and reports whether there was one.
-func (t *transport) drop(l *link, reason error) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.up == nil || l != nil && t.up != l {
-		return false
-	}
-	t.up.end(reason)
-	t.up, t.down = nil, reason
-	close(t.changed)
-	t.changed = make(chan struct{})
-	return true
-}
-
-// restart ends l because something that it needs is gone. The next link looks
-// for it, and whoever holds state sends it again when that is up.
-func (t *transport) restart(l *link, reason error) {
-	if !t.drop(l, reason) {
-		return
-	}
-	t.log.Warn("broker lost what this connection needs", "error", reason)
-	const stable = 30 * time.Second
-	t.mu.Lock()
-	if time.Since(l.since) > stable {
-		t.restarts = 0
-	}
-	t.restarts++
-	wait := backoff(t.restarts)
-	t.mu.Unlock()
-	time.AfterFunc(wait, l.wake)
-}
-
 // run keeps a connection until the transport is stopped. The client reconnects
 // by itself; only what it takes for fatal ends one connection and needs another.
 func (t *transport) run() {
 	defer close(t.stopped)
+	told := ""
 	for n := 1; t.ctx.Err() == nil; n++ {
-		if err := t.serve(); err != nil {
-			t.log.Error("connection to the broker failed, a new one follows", "error", err)
+		if err := t.serve(); err != nil && err.Error() != told {
+			told = err.Error()
+			t.log.Error("connection to the broker failed, a new one follows", "err", err)
 		}
 		pause(t.ctx, backoff(n))
 	}
@@ -208,10 +131,10 @@ func (t *transport) serve() error {
 		}),
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { t.disconnected(err) }),
 		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) {
-			t.unreachable(err)
+			t.unreachable(fmt.Errorf("connect to broker: %w", err))
 			if told != err.Error() && t.ctx.Err() == nil {
 				told = err.Error()
-				t.log.Warn("cannot connect to broker, trying on", "error", err)
+				t.log.Warn("cannot connect to broker, trying on", "err", err)
 			}
 		}),
 		natsgo.ErrorHandler(func(_ *natsgo.Conn, s *natsgo.Subscription, err error) { t.asyncError(s, err) }),
@@ -245,61 +168,6 @@ func (t *transport) serve() error {
 	return reason
 }
 
-// linkUp makes a link whenever there is a connection and none.
-func (t *transport) linkUp(nc *natsgo.Conn, js jetstream.JetStream, wake, gone <-chan struct{}, poke func()) {
-	failures, told := 0, ""
-	retry := time.NewTimer(0)
-	defer retry.Stop()
-	check := time.NewTicker(checkInterval)
-	defer check.Stop()
-	for {
-		select {
-		case <-check.C:
-			if l, err := t.current(); err == nil {
-				t.check(l)
-			}
-			continue
-		case <-t.ctx.Done():
-			return
-		case <-gone:
-			return
-		case <-wake:
-		case <-retry.C:
-		}
-		t.mu.Lock()
-		generation, up := t.generation, t.up != nil
-		t.mu.Unlock()
-		if up || !nc.IsConnected() {
-			continue
-		}
-		l, err := t.prepare(nc, js)
-		if err != nil {
-			failures++
-			t.unreachable(err)
-			if err.Error() != told && nc.IsConnected() && t.ctx.Err() == nil {
-				told = err.Error()
-				t.log.Warn("broker is not ready for use, trying on", "error", err)
-			}
-			retry.Reset(backoff(failures))
-			continue
-		}
-		failures, told = 0, ""
-		l.wake = poke
-		t.mu.Lock()
-		// A connection lost meanwhile may be back already: it must be prepared anew.
-		lost := t.generation != generation
-		if !lost {
-			t.up = l
-			close(t.changed)
-			t.changed = make(chan struct{})
-		}
-		t.mu.Unlock()
-		if lost {
-			poke()
-		}
-	}
-}
-
 // disconnected is called by the client when a connection was lost.
 func (t *transport) disconnected(err error) {
 	reason := errors.New("connection to the broker was closed")
@@ -312,7 +180,7 @@ func (t *transport) disconnected(err error) {
 	t.online(false)
 	t.drop(nil, reason)
 	if t.ctx.Err() == nil {
-		t.log.Warn("connection to broker lost", "error", reason)
+		t.log.Warn("connection to broker lost", "err", reason)
 	}
 }
 
@@ -344,8 +212,36 @@ func (t *transport) asyncError(s *natsgo.Subscription, err error) {
 	case errors.Is(err, natsgo.ErrSlowConsumer) && s != nil:
 		dropped.WithLabelValues(dropOverflow).Inc()
 		t.log.Debug("a subscription was too slow for a broadcast", "subject", s.Subject)
-	default:
-		t.log.Warn("broker reports an error", "error", err)
+	case t.once(errorKind(err)):
+		t.log.Warn("broker reports an error", "err", err)
+	}
+}
+
+// errorKind is an error without what differs from one to the next: violations of
+// permissions do in the ends of their subjects.
+func errorKind(err error) string {
+	const tokens = 5
+	parts := strings.SplitN(err.Error(), ".", tokens+1)
+	return join(parts[:min(tokens, len(parts))]...)
+}
+
+// once says whether this is the first time that something is to be logged.
+func (t *transport) once(kind string) bool {
+	const most = 100
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.reported[kind] || len(t.reported) >= most {
+		return false
+	}
+	t.reported[kind] = true
+	return true
+}
+
+// discard counts what is no event of ours.
+func (t *transport) discard(subject, reason string, err error) {
+	dropped.WithLabelValues(reason).Inc()
+	if t.once(reason) {
+		t.log.Warn("dropped a message from the broker; others of this kind are only counted", "subject", subject, "reason", reason, "err", err)
 	}
 }
 
