@@ -41,8 +41,8 @@
 // afterwards, waits for a Subscribe call with a matching filter, in this process
 // or the next. If others are still subscribed, though, it would hold up their
 // acknowledgements: when it fills the Receive Maximum for half a minute, the
-// oldest is given up and counted as dropped. So does an event for a filter of
-// an earlier process that nobody asks for any more.
+// oldest is given up and counted as dropped. The same goes for events of a
+// filter that only an earlier process asked for.
 //
 // # Metrics
 //
