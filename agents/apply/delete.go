@@ -21,9 +21,8 @@ func (a *Applier) Delete(ctx context.Context, b codec.Bundle, last codec.Report)
 	key := workKey{b.Source, b.ID}
 	blockers, err := a.deleteWork(ctx, key, b)
 	if err = errors.Join(stillThere(blockers), err); err != nil {
-		err = fmt.Errorf("delete work %s of source %s: %w", b.ID, b.Source, err)
 		report, encodeErr := codec.NewReport(b, deletingStatus(lastStatus(last), err, b.Generation, metav1.Now()))
-		return report, errors.Join(err, encodeErr)
+		return report, errors.Join(fmt.Errorf("delete work %s of source %s: %w", b.ID, b.Source, err), encodeErr)
 	}
 	a.forget(key)
 	return codec.NewReport(b, workv1.ManifestWorkStatus{Conditions: []metav1.Condition{{

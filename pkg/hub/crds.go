@@ -23,8 +23,12 @@ import (
 // fieldManager signs what the hub installs.
 const fieldManager = "fleetcast-hub"
 
-// errMissing is wrapped when somebody has to install CRDs.
-var errMissing = errors.New("CRDs are missing")
+var (
+	// errMissing is wrapped when somebody has to install CRDs.
+	errMissing = errors.New("CRDs are missing")
+	// errNotEstablished is wrapped when the API server will serve a CRD soon.
+	errNotEstablished = errors.New("not established yet")
+)
 
 // waitForCRDs returns true when the API server serves all CRDs of a hub,
 // installed here if install is set, and false when ctx ended first. It tells
@@ -67,7 +71,31 @@ func ensureCRDs(ctx context.Context, cfg *rest.Config, install bool) error {
 			}
 		}
 	}
-	return lookUpCRDs(ctx, client)
+	return awaitCRDs(ctx, client)
+}
+
+// awaitCRDs looks for the CRDs until they are established, which an API server
+// does within seconds of their creation, or says what is wrong.
+func awaitCRDs(ctx context.Context, client clientv1.CustomResourceDefinitionInterface) error {
+	const (
+		patience = 20 * time.Second
+		interval = 100 * time.Millisecond
+	)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		err := lookUpCRDs(ctx, client)
+		if !errors.Is(err, errNotEstablished) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // installCRD applies the CRD with server-side apply, which leaves alone what
@@ -111,7 +139,7 @@ func lookUpCRDs(ctx context.Context, client clientv1.CustomResourceDefinitionInt
 		case err != nil:
 			return fmt.Errorf("look up CRD %s: %w", want.Name, err)
 		case !established(have):
-			return fmt.Errorf("CRD %s is not established yet", want.Name)
+			return fmt.Errorf("CRD %s is %w", want.Name, errNotEstablished)
 		}
 	}
 	if len(missing) > 0 {

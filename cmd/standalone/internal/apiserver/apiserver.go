@@ -173,9 +173,7 @@ func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err er
 		return nil, err
 	}
 
-	if err := logOnly("ERROR"); err != nil {
-		return nil, err
-	}
+	errorLog.open.Store(true)
 	go func() {
 		defer close(s.done)
 		select {
@@ -203,7 +201,7 @@ func (s *Server) Done() <-chan struct{} { return s.done }
 // Stop ends the server if it has not ended, and returns when its files are
 // closed, with the reason if it did not end in order.
 func (s *Server) Stop() error {
-	_ = logOnly("FATAL")
+	errorLog.open.Store(false)
 	s.cancel()
 	<-s.done
 	return s.err

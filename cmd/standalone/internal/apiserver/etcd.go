@@ -69,9 +69,9 @@ func startEtcd(ctx context.Context, dir string, opts Options) (_ *etcdStore, err
 	config.WarningUnaryRequestDuration = 10 * time.Second
 	logger := zap.NewNop()
 	if opts.Logs != nil {
-		logger = zap.New(zapcore.NewCore(
+		logger = zap.New(withoutNoise{zapcore.NewCore(
 			zapcore.NewConsoleEncoder(logutil.DefaultZapLoggerConfig.EncoderConfig),
-			zapcore.Lock(zapcore.AddSync(opts.Logs)), s.logLevel))
+			zapcore.Lock(zapcore.AddSync(opts.Logs)), s.logLevel)})
 	}
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger)
 
@@ -92,6 +92,17 @@ func startEtcd(ctx context.Context, dir string, opts Options) (_ *etcdStore, err
 	}
 	s.close()
 	return nil, fmt.Errorf("start etcd: %w", err)
+}
+
+// withoutNoise drops what a new member always says about itself: it looks for
+// the version of a store that has no entries yet, and tries again.
+type withoutNoise struct{ zapcore.Core }
+
+func (c withoutNoise) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if e.Message == "failed to update storage version" {
+		return ce
+	}
+	return c.Core.Check(e, ce)
 }
 
 func (s *etcdStore) close() {

@@ -1,9 +1,12 @@
 package apiserver
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"sync/atomic"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -20,27 +23,31 @@ func ConfigureLogging(verbose bool) error {
 	if verbose {
 		return nil
 	}
-	klog.InitFlags(logFlags)
+	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(klogFlags)
 	// Without logtostderr klog writes files, unless each severity has an output.
-	if err := logFlags.Set("logtostderr", "false"); err != nil {
-		return fmt.Errorf("keep the log from stderr: %w", err)
+	for name, value := range map[string]string{"logtostderr": "false", "stderrthreshold": "FATAL"} {
+		if err := klogFlags.Set(name, value); err != nil {
+			return fmt.Errorf("keep the log from stderr: %w", err)
+		}
 	}
-	for _, severity := range []string{"INFO", "WARNING", "ERROR", "FATAL"} {
+	for _, severity := range []string{"INFO", "WARNING", "FATAL"} {
 		klog.SetOutputBySeverity(severity, io.Discard)
 	}
-	return logOnly("FATAL")
+	klog.SetOutputBySeverity("ERROR", &errorLog)
+	return nil
 }
 
-var logFlags = flag.NewFlagSet("klog", flag.ContinueOnError)
+// errorLog is where klog's errors go, unless the log is verbose.
+var errorLog errorLines
 
-// logOnly sets the least severity that reaches stderr. It has no effect on a
-// verbose log.
-func logOnly(severity string) error {
-	if logFlags.Lookup("stderrthreshold") == nil {
-		return nil
+// errorLines passes errors on to stderr while it is open, except for those that
+// are none: a client that ends its watch.
+type errorLines struct{ open atomic.Bool }
+
+func (l *errorLines) Write(line []byte) (int, error) {
+	if l.open.Load() && !bytes.Contains(line, []byte("http2: stream closed")) {
+		return os.Stderr.Write(line)
 	}
-	if err := logFlags.Set("stderrthreshold", severity); err != nil {
-		return fmt.Errorf("set the severity of the log: %w", err)
-	}
-	return nil
+	return len(line), nil
 }
