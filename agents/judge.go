@@ -40,14 +40,17 @@ func judge(held *Record, b codec.Bundle, sent time.Time) verdict {
 	switch {
 	case held == nil:
 		return verdictAccept
+	case !b.Deleting() && recurs(b.ID) && !sent.IsZero() && !held.Ended.IsZero() && !sent.After(held.Ended):
+		// Whatever its generation, which was counted for an earlier work.
+		return verdictStale
 	case held.Gone():
 		return judgeGone(held, b, sent)
 	case b.Deleting():
-		return judgeDeletion(held, b)
+		return judgeDeletion(held, b, sent)
 	case held.Bundle.Deleting():
 		// The deletion stands whatever comes late. A work of the same ID that
 		// was created since has its turn when the deletion is done.
-		if !newer(held.Bundle, b) && !(recurs(b.ID) && sent.After(held.Bundle.DeletedAt)) {
+		if !newer(held.Bundle, b) && (!recurs(b.ID) || !sent.After(held.end())) {
 			return verdictStale
 		}
 		if held.Next != nil && !newer(*held.Next, b) {
@@ -74,16 +77,18 @@ func judgeGone(held *Record, b codec.Bundle, sent time.Time) verdict {
 	switch {
 	case b.Deleting():
 		return verdictConfirm
-	case newer(held.Bundle, b), recurs(b.ID) && sent.After(held.Bundle.DeletedAt):
+	case newer(held.Bundle, b), recurs(b.ID) && sent.After(held.end()):
 		return verdictAccept
 	}
 	return verdictStale
 }
 
-func judgeDeletion(held *Record, b codec.Bundle) verdict {
+func judgeDeletion(held *Record, b codec.Bundle, sent time.Time) verdict {
 	switch {
-	case b.DeletedAt.Equal(held.Buried):
-		return verdictStale // A late copy of a deletion that was done before this work was.
+	case b.DeletedAt.Equal(held.Buried) && (!recurs(b.ID) || held.Sent.IsZero() || !sent.After(held.Sent)):
+		// A late copy of a deletion that was done before this work was. One that
+		// was sent after this work was deletes it within the same second.
+		return verdictStale
 	case held.Bundle.Deleting():
 		if newer(held.Bundle, b) {
 			// The source waits for the confirmation of this generation, which
@@ -114,13 +119,13 @@ func same(x, y codec.Bundle) bool {
 
 // accepted is the record after an accepted bundle. A report on the generation
 // before stays: transition times are taken from it.
-func accepted(held *Record, b codec.Bundle) *Record {
+func accepted(held *Record, b codec.Bundle, sent time.Time) *Record {
 	if held == nil {
-		return &Record{Bundle: b}
+		return &Record{Bundle: b, Sent: sent}
 	}
 	if held.Gone() {
 		// Another work under the same ID: nothing of the old one describes it.
-		return &Record{Bundle: b, Buried: held.Buried}
+		return &Record{Bundle: b, Sent: sent, Buried: held.Buried, Ended: held.end()}
 	}
 	next := *held
 	if next.Next != nil && newer(*next.Next, b) {
@@ -135,7 +140,7 @@ func accepted(held *Record, b codec.Bundle) *Record {
 		}
 		b.Generation = max(b.Generation, held.Bundle.Generation)
 	}
-	next.Bundle = b
+	next.Bundle, next.Sent = b, sent
 	return &next
 }
 
@@ -151,9 +156,12 @@ func buried(held *Record, confirmation codec.Report, now time.Time) *Record {
 	if held.Next != nil {
 		// A report on what comes next says that the old work is gone as well; a
 		// confirmation of the deletion now could be taken for the new work's.
-		return &Record{Bundle: *held.Next, Buried: held.Bundle.DeletedAt}
+		return &Record{Bundle: *held.Next, Buried: held.Bundle.DeletedAt, Ended: held.end()}
 	}
 	b := held.Bundle
 	b.Payload, b.Metadata = nil, nil
-	return &Record{Bundle: b, Report: confirmation, Unsent: true, GoneAt: now, Buried: b.DeletedAt}
+	return &Record{
+		Bundle: b, Sent: held.Sent, Report: confirmation, Unsent: true,
+		GoneAt: now, Buried: b.DeletedAt, Ended: held.Ended,
+	}
 }

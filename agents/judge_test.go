@@ -74,6 +74,12 @@ func TestJudge(t *testing.T) {
 		"gone, derived ID":   {"OCM's sources derive IDs from names", gone(2, t1), derived(live(1, "a")), t2, verdictAccept},
 		"gone, random ID":    {"a random ID is not used twice, whenever the event was sent", gone(2, t1), unique(live(1, "a")), t2, verdictStale},
 		"deleting, random":   {"nor while the deletion is under way", &Record{Bundle: deletion(2, t1)}, unique(live(1, "a")), t2, verdictStale},
+		"gone, same second":  {"deletion timestamps count seconds, so the deletion's event tells better", &Record{Bundle: deletion(0, t1), Sent: t1.Add(9), GoneAt: t2, Buried: t1}, live(0, "a"), t1.Add(5), verdictStale},
+		"created since":      {"a work that was sent after that event is another", &Record{Bundle: deletion(0, t1), Sent: t1.Add(5), GoneAt: t2, Buried: t1}, live(0, "a"), t1.Add(9), verdictAccept},
+		"earlier work":       {"its generations say nothing of the one that is held", &Record{Bundle: live(1, "b"), Sent: t2, Buried: t1, Ended: t1}, live(5, "a"), t0, verdictStale},
+		"earlier work, gone": {"nor of one that is gone", &Record{Bundle: deletion(2, t2), Sent: t2, GoneAt: t2, Buried: t2, Ended: t1}, live(5, "a"), t0, verdictStale},
+		"two in one second":  {"a deletion that was sent after the work is none of an earlier one", &Record{Bundle: live(0, "b"), Sent: t1.Add(5), Buried: t1, Ended: t1.Add(3)}, deletion(0, t1), t1.Add(9), verdictAccept},
+		"its copy":           {"one that was sent before is", &Record{Bundle: live(0, "b"), Sent: t1.Add(5), Buried: t1, Ended: t1.Add(3)}, deletion(0, t1), t1.Add(3), verdictStale},
 		"gone, unversioned":  {"without generations the time decides", gone(0, t1), live(0, "a"), t0, verdictStale},
 	}
 	for name, c := range cases {
@@ -114,7 +120,7 @@ func TestJudgeConverges(t *testing.T) {
 				if held != nil && !held.Gone() && held.Bundle.Deleting() && !s.b.Deleting() {
 					t.Fatalf("generation %d undid the deletion of %d", s.b.Generation, held.Bundle.Generation)
 				}
-				held = accepted(held, s.b)
+				held = accepted(held, s.b, s.at)
 			case verdictNext:
 				held = waiting(held, s.b)
 			case verdictConfirm, verdictDuplicate, verdictStale:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
@@ -109,7 +110,7 @@ func (a *Agent) handleBundle(d brokers.Delivery, b codec.Bundle) {
 			v = judge(held, b, sent)
 			switch v {
 			case verdictAccept:
-				dr.put(k, accepted(held, b))
+				dr.put(k, accepted(held, b, sent))
 			case verdictNext:
 				dr.put(k, waiting(held, b))
 			case verdictConfirm:
@@ -154,6 +155,11 @@ func (a *Agent) confirmAgain(d *draft, held *Record, b codec.Bundle) *Record {
 // handleQuestion answers a source that tells which statuses it holds: what
 // differs is sent again, under a new sequence, since the source may ignore one
 // that it has seen. Without hashes it holds none, and everything is sent.
+//
+// That a work is gone is not said to a source that never had a status of a
+// work whose ID recurs: it created the work again and that did not come here, and
+// OCM's sources would take the confirmation for that of the new one. A source
+// that is indeed deleting sends the deletion again when it is asked.
 func (a *Agent) handleQuestion(d brokers.Delivery, q codec.StatusResync) {
 	switch {
 	case q.Source != d.From.Source:
@@ -179,6 +185,9 @@ func (a *Agent) handleQuestion(d brokers.Delivery, q codec.StatusResync) {
 				if len(hashes) > 0 && (!listed || hash == r.Report.Hash) || len(hashes) == 0 && r.Gone() {
 					continue
 				}
+				if r.Gone() && recurs(k.ID) && slices.Contains(noStatus, hash) {
+					continue
+				}
 				next := *r
 				next.Report, next.Unsent = a.report(r.Report, dr.issue()), true
 				dr.put(k, &next)
@@ -200,6 +209,13 @@ func (a *Agent) handleQuestion(d brokers.Delivery, q codec.StatusResync) {
 			}
 		},
 	})
+}
+
+// noStatus are the hashes that sources have for a work without status: that of
+// an empty one, and what Maestro says, the SHA-256 of nothing.
+var noStatus = []string{
+	"3a4ba43801251ccdf889a3154674d23a35ab996aacfc00de92e61dbb2f5cf189",
+	"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
 }
 
 // sentAt is the source's time of an event; without one, nothing can be said to

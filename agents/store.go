@@ -47,6 +47,10 @@ type Record struct {
 	// identity only, as a tombstone.
 	Bundle codec.Bundle
 
+	// Sent is when the source sent the event that brought Bundle, by its clock;
+	// zero if that is not known.
+	Sent time.Time
+
 	// Next is a bundle that came for the same ID while Bundle was being
 	// deleted. It takes its place when the deletion is done.
 	Next *codec.Bundle
@@ -62,12 +66,22 @@ type Record struct {
 
 	// Buried is the DeletedAt of the last deletion that was done under this ID,
 	// to tell a late copy of it from the deletion of a work of the same ID that
-	// came after.
-	Buried time.Time
+	// came after. Ended is when the source sent that deletion, at the latest: by
+	// its clock, what it sent until then was about an earlier work.
+	Buried, Ended time.Time
 }
 
 // Gone says that only the tombstone is left.
 func (r *Record) Gone() bool { return !r.GoneAt.IsZero() }
+
+// end is when the source deleted the work, by its clock. Deletion timestamps
+// of Kubernetes count seconds, so the event tells better.
+func (r *Record) end() time.Time {
+	if r.Sent.After(r.Bundle.DeletedAt) {
+		return r.Sent
+	}
+	return r.Bundle.DeletedAt
+}
 
 // Volatile is a Store that forgets when the process ends. It is for tests and
 // simulated clusters; its zero value is empty. State survives Close, so that a
