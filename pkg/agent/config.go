@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
@@ -126,16 +125,5 @@ func (c *Config) restConfig() (*rest.Config, error) {
 	if c.RESTConfig != nil {
 		return rest.CopyConfig(c.RESTConfig), nil
 	}
-	if c.Kubeconfig == "" {
-		cfg, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("no --kubeconfig, and not in a pod: %w", err)
-		}
-		return cfg, nil
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("read --kubeconfig %s: %w", c.Kubeconfig, err)
-	}
-	return cfg, nil
+	return flags.LoadKubeconfig(c.Kubeconfig)
 }

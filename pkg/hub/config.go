@@ -10,7 +10,6 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -118,19 +117,8 @@ func (c *Config) restConfig() (*rest.Config, error) {
 }
 
 func (c *Config) loadRESTConfig() (*rest.Config, error) {
-	switch {
-	case c.RESTConfig != nil:
+	if c.RESTConfig != nil {
 		return rest.CopyConfig(c.RESTConfig), nil
-	case c.Kubeconfig == "":
-		cfg, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("no --kubeconfig, and not in a pod: %w", err)
-		}
-		return cfg, nil
 	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("read --kubeconfig %s: %w", c.Kubeconfig, err)
-	}
-	return cfg, nil
+	return flags.LoadKubeconfig(c.Kubeconfig)
 }
