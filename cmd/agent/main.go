@@ -15,24 +15,28 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run returns the exit code: 2 if the flags are wrong.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	fs := pflag.NewFlagSet("fleetcast-agent", pflag.ContinueOnError)
 	cfg := agent.Flags(fs)
 	err := flags.Parse(fs, os.Args[1:])
 	if errors.Is(err, pflag.ErrHelp) {
-		return
+		return 0
 	}
 	if err == nil {
 		err = errors.Join(cfg.Complete(), cfg.Validate())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleetcast-agent:", err)
-		os.Exit(2)
+		return 2
 	}
 	if err := agent.Run(ctx, *cfg); err != nil {
 		cfg.Log.Error("agent stopped", "err", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
