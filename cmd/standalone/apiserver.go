@@ -78,7 +78,7 @@ func runAPIServer(cmd *cobra.Command, flags apiServerFlags) error {
 	server, err := apiserver.Start(ctx, flags.dataDir, opts)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // It was told to end while it started.
 		}
 		return err
 	}

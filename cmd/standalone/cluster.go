@@ -72,7 +72,7 @@ func runCluster(cmd *cobra.Command, f clusterFlags) error {
 	})
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // It was told to end while it started.
 		}
 		return err
 	}

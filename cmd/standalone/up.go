@@ -97,7 +97,7 @@ func runUp(cmd *cobra.Command, f upFlags) error {
 	if err != nil {
 		p.end()
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // It was told to end while it started.
 		}
 		return err
 	}

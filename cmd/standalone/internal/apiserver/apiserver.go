@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -118,12 +120,16 @@ func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err er
 	if opts.BindAddress == nil {
 		opts.BindAddress = net.IPv4(127, 0, 0, 1)
 	}
-	listener, err := listen(opts.BindAddress, opts.Port, last.Port)
+	listener, err := listen(ctx, opts.BindAddress, opts.Port, last.Port)
 	if err != nil {
 		return nil, err
 	}
 	closers = append(closers, func() { _ = listener.Close() })
-	port := listener.Addr().(*net.TCPAddr).Port
+	bound, err := netip.ParseAddrPort(listener.Addr().String())
+	if err != nil {
+		return nil, fmt.Errorf("read the API server's own address: %w", err)
+	}
+	port := int(bound.Port())
 
 	credentials, err := ensureCredentials(dir.Path("pki"), opts.BindAddress)
 	if err != nil {
@@ -224,10 +230,9 @@ func (s *Server) awaitReady(ctx context.Context, served chan error) error {
 			return false, fmt.Errorf("it ended while starting: %w", err)
 		default:
 		}
-		if last = client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error(); last != nil {
-			return false, nil
+		if last = client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error(); last == nil {
+			_, last = client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
 		}
-		_, last = client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
 		return last == nil, nil
 	})
 	if err != nil && last != nil && ctx.Err() != nil {
@@ -254,12 +259,12 @@ func awaitEnd(served <-chan error) error {
 
 // listen opens the port that was asked for, else the one the last run had, else
 // one of the kernel's choice.
-func listen(address net.IP, asked, remembered int) (net.Listener, error) {
+func listen(ctx context.Context, address net.IP, asked, remembered int) (net.Listener, error) {
 	port := asked
 	if port == 0 {
 		port = remembered
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort(address.String(), strconv.Itoa(port)))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address.String(), strconv.Itoa(port)))
 	switch {
 	case err == nil:
 		return listener, nil
@@ -283,7 +288,7 @@ func clientHost(bind net.IP, port int) string {
 
 // runLast calls functions as defer does: the last first.
 func runLast(functions []func()) {
-	for i := len(functions) - 1; i >= 0; i-- {
-		functions[i]()
+	for _, f := range slices.Backward(functions) {
+		f()
 	}
 }

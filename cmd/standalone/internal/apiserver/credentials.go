@@ -236,7 +236,9 @@ func readCertificate(path string) (*x509.Certificate, error) {
 }
 
 func usable(certificate *x509.Certificate, key crypto.Signer) bool {
-	public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	public, ok := certificate.PublicKey.(interface {
+		Equal(other crypto.PublicKey) bool
+	})
 	return ok && public.Equal(key.Public()) && time.Now().Add(renewBefore).Before(certificate.NotAfter)
 }
 

@@ -10,24 +10,24 @@ import (
 
 func TestListen(t *testing.T) {
 	loopback := net.IPv4(127, 0, 0, 1)
-	taken, err := listen(loopback, 0, 0)
+	taken, err := listen(t.Context(), loopback, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := taken.Addr().(*net.TCPAddr).Port
-	if _, err := listen(loopback, 0, port); !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "--port") {
+	if _, err := listen(t.Context(), loopback, 0, port); !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "--port") {
 		t.Errorf("the port of the last run is taken: got %v, want what to do about it", err)
 	}
-	if _, err := listen(loopback, port, 0); !errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "--port") {
+	if _, err := listen(t.Context(), loopback, port, 0); !errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "--port") {
 		t.Errorf("the port that was asked for is taken: got %v", err)
 	}
-	free, err := listen(loopback, 0, 0)
+	free, err := listen(t.Context(), loopback, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	other := free.Addr().(*net.TCPAddr).Port
 	_ = free.Close()
-	asked, err := listen(loopback, other, port)
+	asked, err := listen(t.Context(), loopback, other, port)
 	if err != nil {
 		t.Fatalf("the port that was asked for is free: %v", err)
 	}

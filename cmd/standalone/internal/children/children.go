@@ -66,7 +66,7 @@ func Keep(ctx context.Context, c Child) error {
 			}
 		})
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // The child was told to end.
 		}
 		if !worked {
 			return fmt.Errorf("%w%s", err, c.lastLine())
