@@ -100,6 +100,8 @@ func owns(o *workv1.DeleteOption, id workv1.ResourceIdentifier) bool {
 		return true
 	}
 	switch o.PropagationPolicy {
+	case workv1.DeletePropagationPolicyTypeForeground:
+		return true
 	case workv1.DeletePropagationPolicyTypeOrphan:
 		return false
 	case workv1.DeletePropagationPolicyTypeSelectivelyOrphan:

@@ -40,22 +40,22 @@ var kindRules = map[schema.GroupKind]kindRule{
 	{Kind: "Secret"}:    {exact: [][]string{{"data"}}, emptyCounts: true, keep: keepSecret},
 
 	{Kind: "Service"}:               {exact: [][]string{{"spec", "selector"}}, hashed: true, keep: keepService},
-	{Kind: "PersistentVolumeClaim"}: {keep: keepFields("spec", "volumeName", "storageClassName", "volumeMode")},
-	{Kind: "PersistentVolume"}:      {keep: keepFields("spec", "claimRef")},
+	{Kind: "PersistentVolumeClaim"}: {keep: keepSpec("volumeName", "storageClassName", "volumeMode")},
+	{Kind: "PersistentVolume"}:      {keep: keepSpec("claimRef")},
 
 	{Group: "rbac.authorization.k8s.io", Kind: "Role"}:               {exact: [][]string{{"rules"}}},
 	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"}:        {exact: [][]string{{"rules"}, {"aggregationRule"}}, keep: keepAggregated},
 	{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"}:        {exact: [][]string{{"subjects"}, {"roleRef"}}, keep: defaultSubjects},
 	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}: {exact: [][]string{{"subjects"}, {"roleRef"}}, keep: defaultSubjects},
 
-	{Group: "apps", Kind: "Deployment"}:  {keep: keepFields("spec", "replicas")},
-	{Group: "apps", Kind: "StatefulSet"}: {keep: keepFields("spec", "replicas")},
-	{Group: "apps", Kind: "ReplicaSet"}:  {keep: keepFields("spec", "replicas")},
+	{Group: "apps", Kind: "Deployment"}:  {keep: keepSpec("replicas")},
+	{Group: "apps", Kind: "StatefulSet"}: {keep: keepSpec("replicas")},
+	{Group: "apps", Kind: "ReplicaSet"}:  {keep: keepSpec("replicas")},
 	{Group: "batch", Kind: "Job"}:        {keep: keepJob},
 
 	{Group: "admissionregistration.k8s.io", Kind: "ValidatingWebhookConfiguration"}: {keep: keepCABundles},
 	{Group: "admissionregistration.k8s.io", Kind: "MutatingWebhookConfiguration"}:   {keep: keepCABundles},
-	{Group: "apiregistration.k8s.io", Kind: "APIService"}:                           {keep: keepFields("spec", "caBundle")},
+	{Group: "apiregistration.k8s.io", Kind: "APIService"}:                           {keep: keepSpec("caBundle")},
 }
 
 // builtIn says whether a group's types are the API server's own, or treated as
@@ -66,13 +66,13 @@ func builtIn(group string) bool {
 
 func isSecret(gvk schema.GroupVersionKind) bool { return gvk.Group == "" && gvk.Kind == "Secret" }
 
-// keepFields keeps the named fields below parent where the manifest is silent
+// keepSpec keeps the named fields of a spec where the manifest is silent
 // about them. Replicas are among them: a manifest without replicas leaves the
 // number to an autoscaler or a person.
-func keepFields(parent string, names ...string) func(desired, live map[string]any) {
+func keepSpec(names ...string) func(desired, live map[string]any) {
 	return func(desired, live map[string]any) {
 		for _, name := range names {
-			keepField(desired, live, parent, name)
+			keepField(desired, live, "spec", name)
 		}
 	}
 }
@@ -117,7 +117,7 @@ func keepService(desired, live map[string]any) {
 	if wantType == "ExternalName" || haveType == "ExternalName" {
 		return
 	}
-	keepFields("spec", "clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "healthCheckNodePort")(desired, live)
+	keepSpec("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "healthCheckNodePort")(desired, live)
 }
 
 // keepAggregated leaves the rules of an aggregated role to its controller.

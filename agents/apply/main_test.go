@@ -36,7 +36,6 @@ const patience = time.Minute
 
 var (
 	configMaps   = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
-	secrets      = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 	services     = schema.GroupVersionResource{Version: "v1", Resource: "services"}
 	deployments  = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	appliedWorks = schema.GroupVersionResource{Group: workv1.GroupName, Version: "v1", Resource: "appliedmanifestworks"}
@@ -213,7 +212,7 @@ func (s *story) appliedName() string { return s.hub + "-" + s.work.Name }
 
 func (s *story) appliedWork() *workv1.AppliedManifestWork {
 	s.Helper()
-	u := s.cluster.get(appliedWorks, "", s.appliedName())
+	u := s.get(appliedWorks, "", s.appliedName())
 	if u == nil {
 		return nil
 	}

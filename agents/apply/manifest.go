@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
@@ -62,7 +62,7 @@ func (m *manifest) String() string {
 func readManifests(raw []workv1.Manifest, limits Limits) []*manifest {
 	manifests := make([]*manifest, len(raw))
 	for i := range raw {
-		m := &manifest{meta: workv1.ManifestResourceMeta{Ordinal: int32(i)}} //nolint:gosec // Bounded by the payload.
+		m := &manifest{meta: workv1.ManifestResourceMeta{Ordinal: int32(i)}}
 		manifests[i] = m
 		if i >= limits.Manifests {
 			m.outcome = refused(fmt.Errorf("the work has %d manifests, at most %d are allowed", len(raw), limits.Manifests))
@@ -83,11 +83,11 @@ func (m *manifest) read(raw []byte, most int) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return errors.New("the manifest is empty")
 	}
-	var content map[string]any
-	if err := utiljson.Unmarshal(raw, &content); err != nil || content == nil {
+	var fields map[string]any
+	if err := utiljson.Unmarshal(raw, &fields); err != nil || fields == nil {
 		return errors.New("the manifest is not a JSON object")
 	}
-	u := &unstructured.Unstructured{Object: content}
+	u := &unstructured.Unstructured{Object: fields}
 	if err := checkIdentity(u); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func checkContent(u *unstructured.Unstructured) error {
 		return errors.New("metadata.name is missing")
 	}
 	for field, value := range map[string]string{"name": u.GetName(), "namespace": u.GetNamespace()} {
-		if problems := path.IsValidPathSegmentName(value); len(problems) > 0 {
+		if problems := content.IsPathSegmentName(value); len(problems) > 0 {
 			return fmt.Errorf("metadata.%s is not valid: %s", field, strings.Join(problems, ", "))
 		}
 	}

@@ -81,8 +81,7 @@ func (d *description) Unwrap() error { return d.cause }
 // messages quote values, so for a secret only the reason and the names of the
 // fields are left.
 func describe(gvk schema.GroupVersionKind, err error) error {
-	var d *description
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*description](err); ok {
 		return d
 	}
 	text := err.Error()

@@ -110,6 +110,7 @@ func workAvailable(manifests []*manifest) metav1.Condition {
 			missing++
 		case metav1.ConditionUnknown:
 			unknown++
+		case metav1.ConditionTrue:
 		}
 	}
 	c := metav1.Condition{Type: workv1.WorkAvailable}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -81,9 +82,7 @@ func liveObject(u *unstructured.Unstructured) metav1.Object {
 // the server counts and what controllers report.
 func digestLive(u *unstructured.Unstructured) string {
 	content := make(map[string]any, len(u.Object))
-	for field, value := range u.Object {
-		content[field] = value
-	}
+	maps.Copy(content, u.Object)
 	delete(content, "status")
 	content["metadata"] = map[string]any{
 		"uid": string(u.GetUID()), "labels": u.GetLabels(), "annotations": u.GetAnnotations(), "ownerReferences": u.GetOwnerReferences(),

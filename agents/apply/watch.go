@@ -38,8 +38,8 @@ type targetKey struct {
 	namespace string
 }
 
-// watches keeps one watch per target, at most most of them. Objects beyond are
-// looked at again every interval.
+// watches keeps one watch per target, no more than most of them. Objects beyond
+// are looked at again every interval.
 type watches struct {
 	index   *index
 	client  metadata.Interface
