@@ -9,9 +9,10 @@ func Depth(b []byte) int {
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
 		case inString:
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
-			} else if c == '"' {
+			case '"':
 				inString = false
 			}
 		case c == '"':

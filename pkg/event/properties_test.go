@@ -3,6 +3,8 @@ package event_test
 import (
 	"errors"
 	"iter"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,11 +27,7 @@ func (p pairs) all() iter.Seq2[string, string] {
 }
 
 func attributes(e event.Event) map[string]string {
-	all := make(map[string]string, e.Len())
-	for name, value := range e.All() {
-		all[name] = value
-	}
-	return all
+	return maps.Collect(e.All())
 }
 
 var prefixed = pairs{{"ce-specversion", "1.0"}, {"ce-id", "1"}, {"ce-source", "hub"}, {"ce-type", "t"}}
@@ -39,10 +37,7 @@ var plain = pairs{{"specversion", "1.0"}, {"id", "1"}, {"source", "hub"}, {"type
 func TestFromProperties(t *testing.T) {
 	required := map[string]string{"specversion": "1.0", "id": "1", "source": "hub", "type": "t"}
 	with := func(more ...string) map[string]string {
-		all := map[string]string{}
-		for name, value := range required {
-			all[name] = value
-		}
+		all := maps.Clone(required)
 		for i := 0; i < len(more); i += 2 {
 			all[more[i]] = more[i+1]
 		}
@@ -83,7 +78,8 @@ func TestFromProperties(t *testing.T) {
 			"a prefixed name that no attribute has", "", append(prefixed[:4:4], [2]string{"ce-X", "1"}, [2]string{"ce-", "2"}), "", required,
 		},
 		{
-			"structured mode, with properties that say otherwise", "application/cloudevents+json; charset=utf-8", pairs{{"ce-id", "2"}},
+			"structured mode, with properties that say otherwise", "application/cloudevents+json; charset=utf-8",
+			pairs{{"ce-id", "2"}},
 			`{"specversion":"1.0","id":"1","source":"hub","type":"t"}`, required,
 		},
 	} {
@@ -132,7 +128,7 @@ func TestFromPropertiesRefuses(t *testing.T) {
 		}
 	}
 	// What is ignored is not counted.
-	crowd := append(many(plain, "")[4:], prefixed...)
+	crowd := slices.Concat(many(plain, "")[4:], prefixed)
 	if _, err := event.FromProperties("", crowd.all(), nil); err != nil {
 		t.Errorf("somebody else's properties spoiled the event: %v", err)
 	}

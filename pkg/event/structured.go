@@ -51,7 +51,7 @@ func ParseStructured(contentType string, body []byte) (out Event, err error) {
 	}()
 	var in ce.Event
 	if err := in.UnmarshalJSON(body); err != nil {
-		return Event{}, fmt.Errorf("%w: %.200s", ErrInvalid, err)
+		return Event{}, fmt.Errorf("%w: %.200s", ErrInvalid, err.Error())
 	}
 	if in.Context == nil {
 		return Event{}, fmt.Errorf("%w: it has no %s", ErrInvalid, SpecVersion)
@@ -97,7 +97,7 @@ func (e Event) FormatStructured() ([]byte, error) {
 	out.DataBase64 = !embeddable(e)
 	// The writer leaves out what a setter refused.
 	if err := out.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %.200s", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %.200s", ErrInvalid, err.Error())
 	}
 	b, err := out.MarshalJSON()
 	if err != nil {
@@ -143,7 +143,7 @@ func fromSDK(in ce.Event) (Event, error) {
 	for _, name := range slices.Sorted(maps.Keys(extensions)) {
 		s, err := types.Format(extensions[name])
 		if err != nil {
-			return Event{}, fmt.Errorf("%w: extension %q: %.200s", ErrInvalid, clip(name), err)
+			return Event{}, fmt.Errorf("%w: extension %q: %.200s", ErrInvalid, clip(name), err.Error())
 		}
 		e.Set(name, s)
 	}

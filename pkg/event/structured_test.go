@@ -3,6 +3,7 @@ package event_test
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -24,28 +25,34 @@ func TestParseStructured(t *testing.T) {
 		{"the required attributes", `{` + head + `}`, nil, ""},
 		{
 			"optional attributes", `{` + head + `,"subject":"s","dataschema":"http://a.example/b","time":"2026-02-03T05:05:01.25+01:00"}`,
-			map[string]string{"subject": "s", "dataschema": "http://a.example/b", "time": "2026-02-03T04:05:01.25Z"}, "",
+			map[string]string{"subject": "s", "dataschema": "http://a.example/b", "time": "2026-02-03T04:05:01.25Z"},
+			"",
 		},
 		{
 			"extensions of every JSON type, in canonical form", `{"a":true,"b":7,"c":"d","e":-2147483648,` + head + `,"f":false}`,
-			map[string]string{"a": "true", "b": "7", "c": "d", "e": "-2147483648", "f": "false"}, "",
+			map[string]string{"a": "true", "b": "7", "c": "d", "e": "-2147483648", "f": "false"},
+			"",
 		},
 		{
 			"times, URIs and binary values are strings in JSON and stay them", `{` + head + `,"at":"2026-02-03T04:05:01Z","to":"https://a.example/b?c=%20","bytes":"AQID"}`,
-			map[string]string{"at": "2026-02-03T04:05:01Z", "to": "https://a.example/b?c=%20", "bytes": "AQID"}, "",
+			map[string]string{"at": "2026-02-03T04:05:01Z", "to": "https://a.example/b?c=%20", "bytes": "AQID"},
+			"",
 		},
 		{"data without a content type is JSON", `{` + head + `,"data":{"a":[1, 2]}}`, nil, `{"a":[1, 2]}`},
 		{
 			"data that comes before everything else", `{"data":{"a":1},"datacontenttype":"application/json",` + head + `}`,
-			map[string]string{"datacontenttype": "application/json"}, `{"a":1}`,
+			map[string]string{"datacontenttype": "application/json"},
+			`{"a":1}`,
 		},
 		{
 			"a text", `{` + head + `,"datacontenttype":"text/plain","data":"a\u00e9\n"}`,
-			map[string]string{"datacontenttype": "text/plain"}, "aé\n",
+			map[string]string{"datacontenttype": "text/plain"},
+			"aé\n",
 		},
 		{
 			"binary data", `{` + head + `,"datacontenttype":"application/octet-stream","data_base64":"AP8B"}`,
-			map[string]string{"datacontenttype": "application/octet-stream"}, "\x00\xff\x01",
+			map[string]string{"datacontenttype": "application/octet-stream"},
+			"\x00\xff\x01",
 		},
 		{"binary data that comes first", `{"data_base64":"e30=",` + head + `}`, nil, "{}"},
 		{"an extension that is null is absent", `{` + head + `,"a":null}`, nil, ""},
@@ -56,9 +63,7 @@ func TestParseStructured(t *testing.T) {
 			continue
 		}
 		want := map[string]string{"specversion": "1.0", "id": "1", "source": "/hub", "type": "t"}
-		for name, value := range tc.want {
-			want[name] = value
-		}
+		maps.Copy(want, tc.want)
 		if diff := cmp.Diff(want, attributes(e)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
 		}
