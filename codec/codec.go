@@ -113,7 +113,7 @@ type Message interface {
 	// Encode writes the message as an event with this action. It fails for an
 	// action that does not go with the message, and for a message that lacks
 	// what the wire requires.
-	Encode(Action) (event.Event, error)
+	Encode(action Action) (event.Event, error)
 }
 
 // A Bundle is what one source wants one cluster to run: the manifests of one

@@ -123,6 +123,6 @@ func (v *values) time(t time.Time) string {
 
 func (v *values) bytes(b []byte) string {
 	start := v.Len()
-	v.Write(b)
+	_, _ = v.Write(b) // A Builder takes everything.
 	return v.String()[start:]
 }

@@ -38,7 +38,7 @@ func FuzzDecode(f *testing.F) {
 		for name, value := range e.All() {
 			attributes.WriteString(name + ":" + value + "\n")
 		}
-		f.Add(attributes.String(), []byte(e.Data))
+		f.Add(attributes.String(), e.Data)
 	}
 	f.Fuzz(func(t *testing.T, attributes string, body []byte) {
 		e := event.Of(body)

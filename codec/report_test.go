@@ -120,15 +120,15 @@ func TestHashStatusKnowsEveryField(t *testing.T) {
 
 // fill gives every field a value that omitempty does not leave out.
 func fill(v reflect.Value) int {
-	if at, ok := v.Addr().Interface().(*metav1.Time); ok {
+	if at, ok := reflect.TypeAssert[*metav1.Time](v.Addr()); ok {
 		*at = metav1.Unix(1770091507, 0)
 		return 1
 	}
 	switch v.Kind() {
 	case reflect.Struct:
 		n := 0
-		for i := range v.NumField() {
-			n += fill(v.Field(i))
+		for _, field := range v.Fields() {
+			n += fill(field)
 		}
 		return n
 	case reflect.Slice:
