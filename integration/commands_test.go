@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ func commandTable() map[string]command {
 		"remove":    (*world).removeCommand,
 		"publish":   (*world).publishCommand,
 		"logged":    (*world).loggedCommand,
+		"configmap": (*world).configMapCommand,
 	}
 }
 
@@ -77,7 +79,7 @@ func (w *world) await(ts *testscript.TestScript, table map[string]command, args 
 		args = args[1:]
 	}
 	if len(args) == 0 || table[args[0]] == nil {
-		return errors.New("usage: await [!] COMMAND ARGS...")
+		return errors.New("usage: await [!] COMMAND [ARGS]")
 	}
 	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -257,6 +259,20 @@ func (w *world) loggedCommand(_ *testscript.TestScript, args []string) error {
 		return fmt.Errorf("%w: %q in the log of %s", errAbsent, args[1], args[0])
 	}
 	return nil
+}
+
+// configMapCommand writes the manifest of a config map with so many bytes of
+// data to a file.
+func (w *world) configMapCommand(ts *testscript.TestScript, args []string) error {
+	if len(args) != 3 {
+		return errors.New("usage: configmap FILE NAME BYTES")
+	}
+	n, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	const manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default}\ndata: {text: %s}\n"
+	return os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, manifest, args[1], strings.Repeat("x", n)), 0o600)
 }
 
 // until repeats try until it succeeds.

@@ -288,7 +288,9 @@ func (i *imagined) Apply(ctx context.Context, b codec.Bundle, _ codec.Report) (c
 		return codec.Report{}, err
 	}
 	var object struct {
-		Data struct{ Content string }
+		Data struct {
+			Content string `json:"content"`
+		} `json:"data"`
 	}
 	if err := json.Unmarshal(work.Spec.Workload.Manifests[0].Raw, &object); err != nil {
 		return codec.Report{}, err
@@ -299,7 +301,7 @@ func (i *imagined) Apply(ctx context.Context, b codec.Bundle, _ codec.Report) (c
 	return imaginedReport(b, workv1.WorkApplied, object.Data.Content)
 }
 
-func (i *imagined) Observe(ctx context.Context, b codec.Bundle, last codec.Report) (codec.Report, error) {
+func (i *imagined) Observe(ctx context.Context, _ codec.Bundle, last codec.Report) (codec.Report, error) {
 	return last, i.work(ctx)
 }
 
