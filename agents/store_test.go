@@ -2,6 +2,7 @@ package agents
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -44,9 +45,7 @@ func TestDiskKeepsEverything(t *testing.T) {
 		Sequence: 1 << 62, Cursor: "stream:42",
 	}
 	changes := Changes{Works: map[Key]*Record{{"hub1", "gone"}: full}}
-	for k, r := range want.Works {
-		changes.Works[k] = r
-	}
+	maps.Copy(changes.Works, want.Works)
 	if err := d.Commit(changes); err != nil {
 		t.Fatal(err)
 	}

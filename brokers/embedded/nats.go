@@ -196,7 +196,7 @@ func (l *natsLog) Fatalf(format string, v ...any) {
 	defer l.mu.Unlock()
 	l.log.Error(fmt.Sprintf(format, v...))
 	if l.first == nil {
-		l.first = fmt.Errorf(format, v...) //nolint:govet // The server's format.
+		l.first = fmt.Errorf(format, v...)
 	}
 }
 

@@ -63,10 +63,8 @@ func BenchmarkDeliver(b *testing.B) {
 	var count atomic.Int64
 	b.ReportAllocs()
 	b.ResetTimer()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	go func() {
-		_ = agent.Subscribe(ctx, brokers.Subscription{
+		_ = agent.Subscribe(b.Context(), brokers.Subscription{
 			Filters: []brokers.Filter{worksOf("hub", "c1")},
 			Handle: func(_ context.Context, d brokers.Delivery) {
 				d.Done(nil)

@@ -114,7 +114,7 @@ func (s *subscription) openConsumer(ctx context.Context, l *link, filters []brok
 	if identity != "" {
 		c.place.stream = identity + "/" + digest(filters)
 	}
-	resumed := false
+	var resumed bool
 	if s.Resume != nil {
 		resumed, err = s.fromPosition(ctx, l, c, &cfg)
 	} else {

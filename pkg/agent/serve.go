@@ -59,7 +59,7 @@ func serve(ctx context.Context, address string, registry *prometheus.Registry, r
 		return fmt.Errorf("listen on --metrics-bind-address %s: %w", address, err)
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) //nolint:errcheck // It is on its way out.
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", address, err)

@@ -64,7 +64,7 @@ func (h *health) serve(ctx context.Context, address string) error {
 	mux.Handle("GET /readyz", h)
 	mux.Handle("GET /readyz/", h)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) //nolint:errcheck // It is on its way out.
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := ignoreClosed(server.Serve(listener)); err != nil {
 		return fmt.Errorf("serve %s: %w", address, err)

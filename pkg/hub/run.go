@@ -73,7 +73,7 @@ func (c *Config) checkBroker(ctx context.Context) error {
 	checked.Drivers = make(brokers.Drivers, len(c.Drivers))
 	for scheme := range c.Drivers {
 		checked.Drivers[scheme] = func(context.Context, *url.URL, brokers.Config) (brokers.Transport, error) {
-			return nil, nil //nolint:nilnil // Opens nothing on purpose.
+			return nil, nil // Opens nothing on purpose.
 		}
 	}
 	_, err := checked.openBroker(ctx)

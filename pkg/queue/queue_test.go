@@ -97,10 +97,10 @@ func TestDelays(t *testing.T) {
 
 func TestRetryBacksOff(t *testing.T) {
 	q := New[string, int](Options{MinBackoff: time.Second, MaxBackoff: 8 * time.Second})
-	for i, most := range []time.Duration{1, 2, 4, 8, 8, 8} {
+	for i, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
 		d := q.Retry("a", 1)
-		if d < most*time.Second/2 || d > most*time.Second {
-			t.Errorf("retry %d waits %s, want %ss to %ss", i, d, (most / 2), most)
+		if d < most/2 || d > most {
+			t.Errorf("retry %d waits %s, want %s to %s", i, d, most/2, most)
 		}
 		// What was scheduled is taken out, as a worker would.
 		q.mu.Lock()

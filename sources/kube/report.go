@@ -94,7 +94,7 @@ func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Re
 		}
 		_, err := s.patch(ctx, w, patch{Metadata: metadata{
 			UID: w.UID, ResourceVersion: w.ResourceVersion,
-			Finalizers: ptr(slices.DeleteFunc(slices.Clone(w.Finalizers), func(f string) bool { return f == api.WorkFinalizer })),
+			Finalizers: new(slices.DeleteFunc(slices.Clone(w.Finalizers), func(f string) bool { return f == api.WorkFinalizer })),
 		}})
 		return err
 	})

@@ -254,7 +254,7 @@ func (s *Source) addFinalizer(ctx context.Context, w *workv1.ManifestWork) (*wor
 	out, err := s.patch(ctx, w, patch{
 		Metadata: metadata{
 			UID: w.UID, ResourceVersion: w.ResourceVersion,
-			Finalizers: ptr(append(slices.Clone(w.Finalizers), api.WorkFinalizer)),
+			Finalizers: new(append(slices.Clone(w.Finalizers), api.WorkFinalizer)),
 		},
 	})
 	if err != nil {
@@ -303,5 +303,3 @@ func agentConditions(conditions []metav1.Condition) []metav1.Condition {
 func key(w *workv1.ManifestWork) sources.Key {
 	return sources.Key{Cluster: w.Namespace, ID: string(w.UID)}
 }
-
-func ptr[T any](v T) *T { return &v }

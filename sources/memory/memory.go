@@ -214,15 +214,15 @@ func (s *Source) Clusters(context.Context) ([]string, error) {
 func (s *Source) Report(_ context.Context, r codec.Report) (sources.Verdict, error) {
 	gone, err := r.Deleted()
 	if err != nil {
-		return sources.Invalid, nil //nolint:nilerr // The verdict says it; trying again cannot help.
+		return sources.Invalid, nil // The verdict says it; trying again cannot help.
 	}
 	if r.Hash == "" {
 		status, err := r.Status()
 		if err != nil {
-			return sources.Invalid, nil //nolint:nilerr // As above.
+			return sources.Invalid, nil
 		}
 		if r.Hash, err = codec.HashStatus(status); err != nil {
-			return sources.Invalid, nil //nolint:nilerr // As above.
+			return sources.Invalid, nil
 		}
 	}
 	s.mu.Lock()
