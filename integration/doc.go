@@ -16,6 +16,7 @@
 //	await COMMAND...                     repeat a command until it succeeds
 //	                                     ("await ! object ...": until it is gone)
 //	logged PROGRAM TEXT                  a program's log has the text
+//	configmap FILE NAME BYTES            write a manifest of a certain size
 //
 // The brokers inside fleetcast-standalone need nothing installed; the tests
 // with mosquitto, nats-server and containers have the build tag integration.

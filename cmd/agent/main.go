@@ -35,7 +35,7 @@ func run() int {
 		return 2
 	}
 	if err := agent.Run(ctx, *cfg); err != nil {
-		cfg.Log.Error("agent stopped", "err", err)
+		fmt.Fprintln(os.Stderr, "fleetcast-agent:", err)
 		return 1
 	}
 	return 0

@@ -35,7 +35,7 @@ func run() int {
 		return 2
 	}
 	if err := hub.Run(ctx, *cfg); err != nil {
-		cfg.Log.Error("hub stopped", "err", err)
+		fmt.Fprintln(os.Stderr, "fleetcast-hub:", err)
 		return 1
 	}
 	return 0
