@@ -107,8 +107,8 @@ func New(cluster string, store Store, applier Applier, t brokers.Transport, o Op
 	if cluster == "" {
 		return nil, errors.New("new agent: the cluster has no name")
 	}
-	if len(o.Sources) == 0 || slices.Contains(o.Sources, "") {
-		return nil, fmt.Errorf("new agent of cluster %s: name at least one source to take works from", cluster)
+	if len(o.Sources) == 0 || slices.Contains(o.Sources, "") || slices.Contains(o.Sources, brokers.Any) {
+		return nil, fmt.Errorf("new agent of cluster %s: name the sources to take works from", cluster)
 	}
 	o = o.withDefaults(cluster)
 	s, err := newState(store, o.Now)

@@ -118,8 +118,9 @@ func status(b codec.Bundle, condition string, value metav1.ConditionStatus) code
 // failing is a store whose next commits fail.
 type failing struct {
 	agents.Volatile
-	mu   sync.Mutex
-	next []error
+	mu     sync.Mutex
+	next   []error
+	refuse string // The ID of a work that cannot be stored.
 }
 
 func (f *failing) Commit(c agents.Changes) error {
@@ -129,6 +130,11 @@ func (f *failing) Commit(c agents.Changes) error {
 		err := f.next[0]
 		f.next = f.next[1:]
 		return err
+	}
+	for k := range c.Works {
+		if f.refuse != "" && k.ID == f.refuse {
+			return errors.New("key too large")
+		}
 	}
 	return f.Volatile.Commit(c)
 }
@@ -624,6 +630,77 @@ func TestWorksAreLookedAtInTurn(t *testing.T) {
 		}
 		if applies, sent := b.cluster.count("apply"), b.sent(); applies != 1 || sent != 1 {
 			t.Errorf("%d applications and %d reports of a work that did not change, want 1 and 1", applies, sent)
+		}
+	})
+}
+
+// TestCursorDoesNotPassWhatIsNotOnDisk: the agent stops while an event waits to
+// be stored, after a later one was.
+func TestCursorDoesNotPassWhatIsNotOnDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, broker: mem.NewBroker(mem.Options{Log: true, Redeliver: time.Hour}), cluster: newCluster(), store: &failing{}}
+		b.source = b.listen("hub1")
+		_, stop := b.run(agents.Options{})
+		b.settle(time.Second)
+		b.store.mu.Lock()
+		b.store.next = []error{errors.New("no space left on device")}
+		b.store.mu.Unlock()
+		b.publish(work("hub1", "w1", 1, "one"), codec.Create)
+		b.settle(10 * time.Millisecond)
+		b.publish(work("hub1", "w2", 1, "two"), codec.Create)
+		b.settle(10 * time.Millisecond)
+		stop()
+		b.run(agents.Options{})
+		b.settle(time.Minute)
+		wantHas(t, b.cluster, map[string]string{"hub1/w1": "one", "hub1/w2": "two"})
+	})
+}
+
+// TestUnstorableReportIsNoStorm: the disk is full when the applier is done.
+func TestUnstorableReportIsNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		block := make(chan struct{})
+		b.cluster.block, b.cluster.blocked = block, make(chan struct{}, 100)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		<-b.cluster.blocked
+		b.store.mu.Lock()
+		for range 1000 {
+			b.store.next = append(b.store.next, errors.New("no space left on device"))
+		}
+		b.store.mu.Unlock()
+		close(block)
+		b.settle(10 * time.Minute)
+		if n := b.cluster.count("apply"); n > 40 {
+			t.Errorf("the work was applied %d times in ten minutes", n)
+		}
+		b.store.mu.Lock()
+		b.store.next = nil
+		b.store.mu.Unlock()
+		b.settle(10 * time.Minute)
+		if b.last("w").Generation != 1 {
+			t.Error("no report after the disk has space again")
+		}
+	})
+}
+
+// TestUnstorableWorkDelaysNoOther: what the store refuses together it takes one
+// by one, but for what is to blame.
+func TestUnstorableWorkDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.store.refuse = "bad"
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.publish(work("hub1", "bad", 1, "one"), codec.Create)
+		for i := range 10 {
+			b.publish(work("hub1", fmt.Sprint("w", i), 1, "one"), codec.Create)
+		}
+		b.settle(time.Minute)
+		if got := len(b.cluster.has()); got != 10 {
+			t.Errorf("%d works were applied, want the 10 that can be stored", got)
 		}
 	})
 }

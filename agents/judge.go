@@ -85,6 +85,8 @@ func judgeGone(held *Record, b codec.Bundle, sent time.Time) verdict {
 
 func judgeDeletion(held *Record, b codec.Bundle, sent time.Time) verdict {
 	switch {
+	case recurs(b.ID) && !sent.IsZero() && !held.Ended.IsZero() && !sent.After(held.Ended):
+		return verdictStale // It was sent about an earlier work.
 	case b.DeletedAt.Equal(held.Buried) && (!recurs(b.ID) || held.Sent.IsZero() || !sent.After(held.Sent)):
 		// A late copy of a deletion that was done before this work was. One that
 		// was sent after this work was deletes it within the same second.
@@ -96,9 +98,11 @@ func judgeDeletion(held *Record, b codec.Bundle, sent time.Time) verdict {
 			return verdictAccept
 		}
 		return verdictDuplicate
-	case b.Generation != 0 && b.Generation < held.Bundle.Generation:
+	case b.Generation != 0 && b.Generation < held.Bundle.Generation && recurs(b.ID):
 		return verdictStale
 	}
+	// The deletion of a work whose ID is used once means that work, whatever its
+	// generation: a hub that was restored from a backup counts from there.
 	return verdictAccept
 }
 
@@ -148,6 +152,19 @@ func accepted(held *Record, b codec.Bundle, sent time.Time) *Record {
 func waiting(held *Record, b codec.Bundle) *Record {
 	next := *held
 	next.Next = &b
+	return &next
+}
+
+// askedAgain is the tombstone of a work whose deletion is asked for once more,
+// with the confirmation for that generation. A late copy of an earlier deletion
+// moves nothing back.
+func askedAgain(held *Record, b codec.Bundle) *Record {
+	next := *held
+	next.Bundle.Generation = max(b.Generation, held.Bundle.Generation)
+	if b.DeletedAt.After(held.Bundle.DeletedAt) {
+		next.Bundle.DeletedAt, next.Buried = b.DeletedAt, b.DeletedAt
+	}
+	next.Report.Generation = next.Bundle.Generation
 	return &next
 }
 

@@ -59,6 +59,8 @@ func TestJudge(t *testing.T) {
 		"deletion, equal":    {"OCM's in-memory works do not count up for it", &Record{Bundle: live(1, "a")}, deletion(1, t1), t1, verdictAccept},
 		"deletion, none":     {"nor do they count at all", &Record{Bundle: live(3, "a")}, deletion(0, t1), t1, verdictAccept},
 		"deletion, older":    {"a deletion of an earlier work of this ID is late", &Record{Bundle: live(5, "a")}, deletion(2, t1), t1, verdictStale},
+		"deletion, restored": {"a work whose ID is used once is meant, whatever the hub was restored to", &Record{Bundle: unique(live(5, "a"))}, unique(deletion(2, t1)), t1, verdictAccept},
+		"deletion, ended":    {"what was sent before an earlier work of this ID ended is about that", &Record{Bundle: live(1, "a"), Sent: t2, Buried: t1, Ended: t1}, deletion(9, t0), t0, verdictStale},
 		"deletion, buried":   {"so is one that was done already, though the work counts from 1 again", &Record{Bundle: live(1, "a"), Buried: t1}, deletion(4, t1), t1, verdictStale},
 		"deletion again":     {"it is under way", &Record{Bundle: deletion(2, t1)}, deletion(2, t1), t1, verdictDuplicate},
 		"deletion, newer":    {"its confirmation is what the source waits for", &Record{Bundle: deletion(2, t1)}, deletion(3, t1), t1, verdictAccept},
@@ -91,57 +93,84 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeConverges delivers the versions of a work's life in any order, each
-// any number of times, as a broker may. The end is always that of the life.
+// A replay is a record under deliveries, with an applier that may be done with
+// a deletion at any time.
+type replay struct{ held *Record }
+
+func (r *replay) deliver(t *rapid.T, b codec.Bundle, sent time.Time) {
+	switch judge(r.held, b, sent) {
+	case verdictAccept:
+		if r.held != nil && !r.held.Gone() && r.held.Bundle.Deleting() && !b.Deleting() {
+			t.Fatalf("generation %d undid the deletion of %d", b.Generation, r.held.Bundle.Generation)
+		}
+		r.held = accepted(r.held, b, sent)
+	case verdictNext:
+		r.held = waiting(r.held, b)
+	case verdictConfirm:
+		r.held = askedAgain(r.held, b)
+	case verdictDuplicate, verdictStale:
+	}
+	if rapid.Bool().Draw(t, "done") {
+		r.finish(sent)
+	}
+}
+
+// finish is the applier that is done with a deletion.
+func (r *replay) finish(now time.Time) {
+	if r.held != nil && r.held.Bundle.Deleting() && !r.held.Gone() {
+		r.held = buried(r.held, codec.Report{}, now)
+	}
+}
+
+// TestJudgeConverges delivers the versions of works of one ID in any order,
+// each any number of times, as a broker may. The end is always that of the
+// newest. Generations go on over deletions, as in our sources, or begin again,
+// as in OCM's.
 func TestJudgeConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		// A life: generations count up, deletions in between end a work, and
-		// the next one of the same ID goes on counting.
-		type sent struct {
-			b  codec.Bundle
-			at time.Time
+		type version struct {
+			b    codec.Bundle
+			sent time.Time
 		}
-		var life []sent
-		at := t0
-		for g := range rapid.Int64Range(1, 8).Draw(t, "generations") {
-			at = at.Add(time.Second)
-			b := live(g+1, fmt.Sprint(g+1))
+		var life []version
+		sent, generation, restarts := t0, int64(0), rapid.Bool().Draw(t, "generations restart")
+		for range rapid.IntRange(1, 8).Draw(t, "versions") {
+			sent = sent.Add(time.Second)
+			generation++
 			if rapid.Bool().Draw(t, "deletes") {
-				b = deletion(g+1, at)
-			}
-			life = append(life, sent{b, at})
-		}
-		last := life[len(life)-1].b
-
-		var held *Record
-		deliver := func(s sent) {
-			switch judge(held, s.b, s.at) {
-			case verdictAccept:
-				if held != nil && !held.Gone() && held.Bundle.Deleting() && !s.b.Deleting() {
-					t.Fatalf("generation %d undid the deletion of %d", s.b.Generation, held.Bundle.Generation)
+				life = append(life, version{deletion(generation, sent), sent})
+				if restarts {
+					generation = 0
 				}
-				held = accepted(held, s.b, s.at)
-			case verdictNext:
-				held = waiting(held, s.b)
-			case verdictConfirm, verdictDuplicate, verdictStale:
-			}
-			// The applier may be done with a deletion at any time.
-			if held != nil && held.Bundle.Deleting() && !held.Gone() && rapid.Bool().Draw(t, "done") {
-				held = buried(held, codec.Report{}, s.at)
+			} else {
+				life = append(life, version{live(generation, fmt.Sprint(len(life))), sent})
 			}
 		}
-		for _, i := range rapid.SliceOf(rapid.IntRange(0, len(life)-1)).Draw(t, "deliveries") {
-			deliver(life[i])
+		newest := life[len(life)-1]
+
+		var r replay
+		deliveries := rapid.SliceOf(rapid.IntRange(0, len(life)-1)).Draw(t, "deliveries")
+		if restarts {
+			// Nothing tells an earlier work's versions from this one's until its
+			// end is known: OCM's agents have every version delivered in order
+			// once.
+			for _, v := range life {
+				r.deliver(t, v.b, v.sent)
+				if v.b.Deleting() {
+					r.finish(v.sent)
+				}
+			}
 		}
-		deliver(life[len(life)-1]) // The newest is what is never lost for good.
-		if held.Bundle.Deleting() && !held.Gone() {
-			held = buried(held, codec.Report{}, at)
+		for _, i := range deliveries {
+			r.deliver(t, life[i].b, life[i].sent)
 		}
+		r.deliver(t, newest.b, newest.sent) // The newest is what is never lost for good.
+		r.finish(newest.sent)
 		switch {
-		case last.Deleting() && !held.Gone():
-			t.Fatalf("the work was deleted at generation %d, but %d is held", last.Generation, held.Bundle.Generation)
-		case !last.Deleting() && (held.Gone() || held.Bundle.Generation != last.Generation):
-			t.Fatalf("generation %d is the newest, held is %d (gone: %v)", last.Generation, held.Bundle.Generation, held.Gone())
+		case newest.b.Deleting() && !r.held.Gone():
+			t.Fatalf("the work was deleted at generation %d, but %d is held", newest.b.Generation, r.held.Bundle.Generation)
+		case !newest.b.Deleting() && (r.held.Gone() || string(r.held.Bundle.Payload) != string(newest.b.Payload)):
+			t.Fatalf("%q is the newest, held is %q (gone: %v)", newest.b.Payload, r.held.Bundle.Payload, r.held.Gone())
 		}
 	})
 }

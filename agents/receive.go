@@ -26,6 +26,7 @@ func (a *Agent) subscribe(ctx context.Context) error {
 		Filters: filters,
 		Handle:  a.handle,
 		Ready: func(s brokers.Session) {
+			a.state.log.restart()
 			a.listening.Store(true)
 			a.log.Info("listening to sources", "sources", a.o.Sources, "resumed", s.Resumed)
 			a.greet()
@@ -58,19 +59,20 @@ func (a *Agent) askAll() {
 
 // handle takes one event from the broker.
 func (a *Agent) handle(_ context.Context, d brokers.Delivery) {
+	step := a.state.log.arrive(d.Position)
 	action, m, err := codec.Decode(d.Event)
 	if err != nil {
-		a.drop(d, reasonOf(err), err)
+		a.drop(d, step, reasonOf(err), err)
 		return
 	}
 	switch m := m.(type) {
 	case codec.Bundle:
-		a.handleBundle(d, m)
+		a.handleBundle(d, step, m)
 	case codec.StatusResync:
-		a.handleQuestion(d, m)
+		a.handleQuestion(d, step, m)
 	default:
 		// Reports and spec resyncs go to sources.
-		a.drop(d, "wrong_direction", fmt.Errorf("a %s is not for agents", action))
+		a.drop(d, step, "wrong_direction", fmt.Errorf("a %s is not for agents", action))
 	}
 }
 
@@ -83,29 +85,28 @@ func reasonOf(err error) string {
 }
 
 // drop refuses an event for good. Its kind is told once, every one is counted.
-func (a *Agent) drop(d brokers.Delivery, reason string, err error) {
+func (a *Agent) drop(d brokers.Delivery, at *step, reason string, err error) {
 	eventsTotal.WithLabelValues(reason).Inc()
 	a.tell("drop "+reason+" "+d.From.Source, "event dropped; more of its kind are counted only",
 		"reason", reason, "from", d.From.String(), "event", d.Event.Get(event.ID), "err", err)
+	a.state.log.pass(at) // The next commit takes it along.
 	d.Done(fmt.Errorf("%w: %w", brokers.ErrReject, err))
 }
 
-func (a *Agent) handleBundle(d brokers.Delivery, b codec.Bundle) {
+func (a *Agent) handleBundle(d brokers.Delivery, at *step, b codec.Bundle) {
 	switch {
 	case b.Source != d.From.Source:
-		a.drop(d, "foreign_source", fmt.Errorf("it says it is from source %q", b.Source))
+		a.drop(d, at, "foreign_source", fmt.Errorf("it says it is from source %q", b.Source))
 		return
 	case b.Cluster != a.cluster:
-		a.drop(d, "foreign_cluster", fmt.Errorf("it is for cluster %q", b.Cluster))
+		a.drop(d, at, "foreign_cluster", fmt.Errorf("it is for cluster %q", b.Cluster))
 		return
 	}
 	k, sent := Key{b.Source, b.ID}, sentAt(d.Event)
 	var v verdict
 	a.state.change(mutation{
+		step: at,
 		decide: func(dr *draft) {
-			if d.Position != "" {
-				dr.Cursor = d.Position
-			}
 			held := dr.get(k)
 			v = judge(held, b, sent)
 			switch v {
@@ -114,7 +115,9 @@ func (a *Agent) handleBundle(d brokers.Delivery, b codec.Bundle) {
 			case verdictNext:
 				dr.put(k, waiting(held, b))
 			case verdictConfirm:
-				dr.put(k, a.confirmAgain(dr, held, b))
+				next := askedAgain(held, b)
+				next.Report, next.Unsent = a.report(next.Report, dr.issue()), true
+				dr.put(k, next)
 			case verdictDuplicate, verdictStale:
 			}
 		},
@@ -140,18 +143,6 @@ func (a *Agent) handleBundle(d brokers.Delivery, b codec.Bundle) {
 	})
 }
 
-// confirmAgain is the tombstone with its confirmation to be sent once more, for
-// the generation that is asked about.
-func (a *Agent) confirmAgain(d *draft, held *Record, b codec.Bundle) *Record {
-	next := *held
-	next.Bundle.Generation = max(b.Generation, held.Bundle.Generation)
-	next.Bundle.DeletedAt, next.Buried = b.DeletedAt, b.DeletedAt
-	next.Report.Generation = next.Bundle.Generation
-	next.Report = a.report(next.Report, d.issue())
-	next.Unsent = true
-	return &next
-}
-
 // handleQuestion answers a source that tells which statuses it holds: what
 // differs is sent again, under a new sequence, since the source may ignore one
 // that it has seen. Without hashes it holds none, and everything is sent.
@@ -160,13 +151,13 @@ func (a *Agent) confirmAgain(d *draft, held *Record, b codec.Bundle) *Record {
 // work whose ID recurs: it created the work again and that did not come here, and
 // OCM's sources would take the confirmation for that of the new one. A source
 // that is indeed deleting sends the deletion again when it is asked.
-func (a *Agent) handleQuestion(d brokers.Delivery, q codec.StatusResync) {
+func (a *Agent) handleQuestion(d brokers.Delivery, at *step, q codec.StatusResync) {
 	switch {
 	case q.Source != d.From.Source:
-		a.drop(d, "foreign_source", fmt.Errorf("it says it is from source %q", q.Source))
+		a.drop(d, at, "foreign_source", fmt.Errorf("it says it is from source %q", q.Source))
 		return
 	case q.Cluster != "" && q.Cluster != a.cluster:
-		a.drop(d, "foreign_cluster", fmt.Errorf("it is for cluster %q", q.Cluster))
+		a.drop(d, at, "foreign_cluster", fmt.Errorf("it is for cluster %q", q.Cluster))
 		return
 	}
 	hashes := make(map[string]string, len(q.Hashes))
@@ -175,7 +166,9 @@ func (a *Agent) handleQuestion(d brokers.Delivery, q codec.StatusResync) {
 	}
 	var send []Key
 	a.state.change(mutation{
+		step: at,
 		decide: func(dr *draft) {
+			send = nil
 			for _, k := range dr.keys() {
 				r := dr.get(k)
 				if k.Source != q.Source || r.Report.ID == "" {
@@ -192,9 +185,6 @@ func (a *Agent) handleQuestion(d brokers.Delivery, q codec.StatusResync) {
 				next.Report, next.Unsent = a.report(r.Report, dr.issue()), true
 				dr.put(k, &next)
 				send = append(send, k)
-			}
-			if d.Position != "" {
-				dr.Cursor = d.Position
 			}
 		},
 		done: func(err error) {

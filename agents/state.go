@@ -22,6 +22,8 @@ type state struct {
 	sequence codec.Sequence
 	cursor   string
 
+	log progress
+
 	queueMu sync.Mutex
 	queued  []mutation
 	signal  chan struct{} // Holds one token when queued is to be committed now.
@@ -31,8 +33,11 @@ type state struct {
 // A mutation decides on a change and makes it.
 type mutation struct {
 	// decide sees the state with all earlier mutations and changes it through
-	// the draft. It must not block.
+	// the draft. It must not block. It may be called twice: when a commit fails,
+	// its mutations are tried one by one.
 	decide func(*draft)
+	// step is the event of the broker's log behind the mutation, if any.
+	step *step
 	// done is called after the commit; an error says that nothing changed. May
 	// be nil.
 	done func(error)
@@ -129,15 +134,18 @@ func (s *state) commit() {
 	batch := s.queued
 	s.queued, s.lazy = nil, false
 	s.queueMu.Unlock()
-	if len(batch) == 0 {
+	err := s.try(batch)
+	if err == nil || len(batch) == 1 {
+		finish(batch, err)
 		return
 	}
-	// Only this goroutine writes the fields, so it reads them without the lock.
-	d := &draft{s: s, Changes: Changes{Works: map[Key]*Record{}, Sequence: s.sequence, Cursor: s.cursor}}
-	for _, m := range batch {
-		m.decide(d)
+	// What cannot be stored costs nothing else its place.
+	for i := range batch {
+		finish(batch[i:i+1], s.try(batch[i:i+1]))
 	}
-	err := s.save(d)
+}
+
+func finish(batch []mutation, err error) {
 	for _, m := range batch {
 		if m.done != nil {
 			m.done(err)
@@ -145,13 +153,32 @@ func (s *state) commit() {
 	}
 }
 
-func (s *state) save(d *draft) error {
-	if len(d.Works) == 0 && d.Sequence == s.sequence && d.Cursor == s.cursor {
-		return nil
+// try commits the mutations, or changes nothing.
+func (s *state) try(batch []mutation) error {
+	// Only this goroutine writes the fields, so it reads them without the lock.
+	d := &draft{s: s, Changes: Changes{Works: map[Key]*Record{}, Sequence: s.sequence, Cursor: s.cursor}}
+	var steps []*step
+	for _, m := range batch {
+		m.decide(d)
+		if m.step != nil {
+			steps = append(steps, m.step)
+		}
 	}
-	if err := s.store.Commit(d.Changes); err != nil {
-		return err
+	if position := s.log.peek(steps...); position != "" {
+		d.Cursor = position
 	}
+	if len(d.Works) > 0 || d.Sequence != s.sequence || d.Cursor != s.cursor {
+		if err := s.store.Commit(d.Changes); err != nil {
+			return err
+		}
+	}
+	s.log.pass(steps...)
+	s.show(d)
+	return nil
+}
+
+// show lets readers see what was committed.
+func (s *state) show(d *draft) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, r := range d.Works {
@@ -162,7 +189,6 @@ func (s *state) save(d *draft) error {
 		}
 	}
 	s.sequence, s.cursor = d.Sequence, d.Cursor
-	return nil
 }
 
 // get returns the record as the draft has it, or nil.

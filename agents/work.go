@@ -34,9 +34,7 @@ func (a *Agent) runWork(ctx context.Context, k Key) {
 		// still says what is to be done.
 		return
 	}
-	if err == nil {
-		a.work.Forget(k.Source, k.ID)
-	} else {
+	if err != nil {
 		a.demand(k)
 		wait := a.work.Retry(k.Source, k.ID)
 		if a.work.Failures(k.Source, k.ID) == 1 {
@@ -47,7 +45,9 @@ func (a *Agent) runWork(ctx context.Context, k Key) {
 		}
 	}
 	if report.ID != "" {
-		a.keep(k, r, report)
+		a.keep(k, r, report, err == nil)
+	} else if err == nil {
+		a.work.Forget(k.Source, k.ID)
 	}
 }
 
@@ -74,8 +74,8 @@ func (a *Agent) bringAbout(ctx context.Context, r *Record, full bool) (report co
 }
 
 // keep stores what the applier said of the record it was given, and has it
-// sent if it is news.
-func (a *Agent) keep(k Key, given *Record, report codec.Report) {
+// sent if it is news. settled says that the applier is done with the work.
+func (a *Agent) keep(k Key, given *Record, report codec.Report, settled bool) {
 	deleted := false
 	if given.Bundle.Deleting() {
 		var err error
@@ -87,6 +87,7 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report) {
 	news, resurrected := false, false
 	a.state.change(mutation{
 		decide: func(d *draft) {
+			news, resurrected = false, false
 			now := d.get(k)
 			if now == nil || now.Gone() || !same(now.Bundle, given.Bundle) || now.Bundle.Deleting() != given.Bundle.Deleting() {
 				return // It was about a version that is no longer the newest.
@@ -118,6 +119,9 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report) {
 			}
 			if err == nil {
 				a.untell("store")
+				if settled {
+					a.work.Forget(k.Source, k.ID)
+				}
 			}
 		},
 	})
