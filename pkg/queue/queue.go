@@ -57,9 +57,24 @@ type item[G, K comparable] struct {
 	index    int       // In the heap of delays, valid if at is set.
 }
 
+// A group is a list of keys, the next one at head.
 type group[K comparable] struct {
 	keys []K
 	head int
+}
+
+// take removes the next key. A group that never empties must not keep what it
+// was through with: when that is more than half of the list, the rest moves to
+// the front, which costs no more than the takes before it.
+func (gr *group[K]) take() K {
+	k := gr.keys[gr.head]
+	gr.head++
+	if 2*gr.head > len(gr.keys) {
+		n := copy(gr.keys, gr.keys[gr.head:])
+		clear(gr.keys[n:])
+		gr.keys, gr.head = gr.keys[:n], 0
+	}
+	return k
 }
 
 // New returns an empty queue.
@@ -235,9 +250,8 @@ func (q *Queue[G, K]) pop() *item[G, K] {
 	g := q.turn[0]
 	q.turn = q.turn[1:]
 	gr := q.ready[g]
-	k := gr.keys[gr.head]
-	gr.head++
-	if gr.head == len(gr.keys) {
+	k := gr.take()
+	if len(gr.keys) == 0 {
 		delete(q.ready, g)
 	} else {
 		q.turn = append(q.turn, g)

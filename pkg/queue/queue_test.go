@@ -214,3 +214,18 @@ func BenchmarkAddGetDone(b *testing.B) {
 		q.Done(g, k)
 	}
 }
+
+// TestBusyGroupStaysSmall holds that the list of a group that always has a key
+// waiting does not keep those that were taken.
+func TestBusyGroupStaysSmall(t *testing.T) {
+	q := New[string, int](Options{})
+	q.Add("a", 0)
+	for i := range 10_000 {
+		q.Add("a", i%2+1)
+		_, k := take(t, q)
+		q.Done("a", k)
+		if n := len(q.ready["a"].keys); n > 10 {
+			t.Fatalf("after %d keys, a queue of %d holds a list of %d", i+1, q.Len(), n)
+		}
+	}
+}
