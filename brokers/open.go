@@ -87,6 +87,16 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// Address is the part of a broker URL that may be shown to anybody: scheme and
+// hosts. What stands before the hosts can be a token, and is then no less a
+// secret than a password; url.URL.Redacted shows it.
+func Address(u *url.URL) string {
+	if u.Host == "" {
+		return u.Scheme + ":"
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // ErrUnknownScheme is wrapped by Open for a URL that no driver serves.
 var ErrUnknownScheme = errors.New("unknown broker scheme")
 
@@ -110,14 +120,14 @@ func (d Drivers) Open(ctx context.Context, rawURL string, c Config) (Transport, 
 	driver, ok := d[u.Scheme]
 	if !ok {
 		schemes := slices.Sorted(maps.Keys(d))
-		return nil, fmt.Errorf("%w %q in broker URL %s: use one of %s", ErrUnknownScheme, u.Scheme, u.Redacted(), strings.Join(schemes, ", "))
+		return nil, fmt.Errorf("%w %q in broker URL %s: use one of %s", ErrUnknownScheme, u.Scheme, Address(u), strings.Join(schemes, ", "))
 	}
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	t, err := driver(ctx, u, c)
 	if err != nil {
-		return nil, fmt.Errorf("open broker %s: %w", u.Redacted(), err)
+		return nil, fmt.Errorf("open broker %s: %w", Address(u), err)
 	}
 	return t, nil
 }

@@ -133,6 +133,9 @@ func TestOpenKeepsPasswords(t *testing.T) {
 	for _, rawURL := range []string{
 		"mqtt://user:" + password + "@broker",          // Refused by the driver.
 		"other://user:" + password + "@broker",         // No driver.
+		"mqtt://" + password + "@broker",               // A token, refused by the driver.
+		"other://" + password + "@broker",              // A token without driver.
+		"other:" + password + "@broker",                // No host.
 		"mqtt://user:" + password + "@broker:no-port",  // Cannot be parsed.
 		"mqtt://user:" + password + "@broker/%zz",      // Nor can this.
 		"mqtt://user:" + password + "\x00@broker:1883", // Nor this.

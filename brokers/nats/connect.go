@@ -130,8 +130,12 @@ func (t *transport) options() []natsgo.Option {
 			return c.Username, password
 		}))
 	case t.settings.user != nil:
-		password, _ := t.settings.user.Password()
-		opts = append(opts, natsgo.UserInfo(t.settings.user.Username(), password))
+		name := t.settings.user.Username()
+		if password, ok := t.settings.user.Password(); ok {
+			opts = append(opts, natsgo.UserInfo(name, password))
+		} else {
+			opts = append(opts, natsgo.Token(name))
+		}
 	}
 	return opts
 }

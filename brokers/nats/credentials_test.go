@@ -8,11 +8,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +23,7 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/brokers/embedded"
+	"github.com/fleetcast-io/fleetcast/brokers/nats"
 )
 
 // An authority signs certificates.
@@ -154,4 +158,58 @@ func TestWrongPassword(t *testing.T) {
 	})
 	write(t, file, []byte("right"))
 	send(t, hub, work("hub", "c1", "k"), newEvent())
+}
+
+// TestToken connects with a token in the URL, as users of NATS write it, and
+// then with a wrong one, and holds that neither is told to anybody.
+func TestToken(t *testing.T) {
+	const right, wrong = "right-t0ken", "wrong-t0ken"
+	s := startServer(t, embedded.NATSOptions{Configure: func(o *server.Options) { o.Authorization = right }})
+	for _, token := range []string{right, wrong} {
+		log := &record{}
+		u, err := url.Parse(strings.Replace(s.url, "://", "://"+token+"@", 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hub, err := nats.Open(t.Context(), u, brokers.Config{Role: brokers.RoleSource, Name: "hub", Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token == right {
+			send(t, hub, work("hub", "c1", "k"), newEvent())
+		} else {
+			until(t, "the error says what is wrong", func() bool {
+				err = hub.Publish(t.Context(), work("hub", "c1", "k"), newEvent())
+				return err != nil && strings.Contains(err.Error(), "Authorization Violation")
+			})
+			if strings.Contains(err.Error(), token) {
+				t.Errorf("the error tells the token: %v", err)
+			}
+		}
+		if err := hub.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := log.String(); !strings.Contains(got, s.running.Addr()) || strings.Contains(got, token) {
+			t.Errorf("the log lacks the broker's address or tells the token:\n%s", got)
+		}
+	}
+}
+
+// A record is a log in memory.
+type record struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
 }

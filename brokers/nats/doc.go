@@ -4,8 +4,10 @@
 // # Address
 //
 // The URL is nats://host:4222, or tls://host:4222 to insist on TLS. Several
-// servers of one cluster are separated by commas. User and password may be in
-// the URL, or in the configuration. Query parameters, all optional:
+// servers of one cluster are separated by commas. User and password, or a
+// token alone (nats://TOKEN@host:4222), may be in the URL; a username or a
+// credentials file in the configuration is taken instead. Neither is logged.
+// Query parameters, all optional:
 //
 //	prefix=fleetcast  the first token of all subjects and, in upper case, of the streams' names
 //	window=256        events published but not confirmed; 64 for an agent, where it bounds

@@ -32,7 +32,7 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 	t := &transport{
 		settings: s,
 		config:   c,
-		log:      c.Logger().With("broker", u.Redacted()),
+		log:      c.Logger().With("broker", brokers.Address(u)),
 		window:   make(chan struct{}, s.window),
 		changed:  make(chan struct{}),
 		down:     errors.New("not connected yet"),
