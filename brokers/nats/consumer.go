@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,6 +34,9 @@ const (
 	// heartbeats has lost its consumer.
 	pullExpiry    = 30 * time.Second
 	pullHeartbeat = 5 * time.Second
+
+	// replicaLag is longer than a replica needs to catch up, as a rule.
+	replicaLag = time.Second
 
 	// filtersKey is where a consumer records what it was made for.
 	filtersKey = "fleetcast.filters"
@@ -160,21 +164,30 @@ func (s *subscription) fromPosition(ctx context.Context, l *link, c *consumer, c
 
 // reaches says whether the stream still has what a position refers to, or
 // something newer. A server that lost the end of its log, or was restored from
-// a backup, counts from an earlier sequence.
+// a backup, counts from an earlier sequence. A replica that lags behind may seem
+// to, so it is asked twice.
 func (s *subscription) reaches(ctx context.Context, l *link, lane brokers.Lane, pattern string, sequence uint64) (bool, error) {
-	last, err := s.t.last(ctx, l.nc, lane, pattern)
-	if err != nil || last == nil {
-		return false, err
+	for attempt := 1; ; attempt++ {
+		last, err := s.t.last(ctx, l.nc, lane, pattern)
+		if err != nil {
+			return false, err
+		}
+		if last != nil {
+			found, err := strconv.ParseUint(last.Get(sequenceHeader), 10, 64)
+			if err != nil {
+				return false, fmt.Errorf("read sequence of stream %s: %w", s.t.settings.stream(lane), err)
+			}
+			if found >= sequence {
+				return true, nil
+			}
+		}
+		if attempt == 2 {
+			s.t.log.Info("starting from the beginning of the stream: it has lost its end, or forgotten the deletion that was read last",
+				"stream", s.t.settings.stream(lane))
+			return false, nil
+		}
+		pause(ctx, replicaLag)
 	}
-	p, err := parsePosition("last:" + last.Get(sequenceHeader))
-	if err != nil {
-		return false, err
-	}
-	if p.sequence < sequence {
-		s.t.log.Warn("starting from the beginning of the stream: it has lost its end", "stream", s.t.settings.stream(lane))
-		return false, nil
-	}
-	return true, nil
 }
 
 // fromServer continues with the consumer that the server keeps, if there is one.
@@ -351,8 +364,13 @@ func (c *consumer) accept(m jetstream.Msg) (brokers.Delivery, bool) {
 		return brokers.Delivery{}, false
 	}
 	received.Inc()
-	p := c.place
-	p.sequence = meta.Sequence.Stream
+	var p position
+	// A question is gone in a while. Its place would then seem to be behind the
+	// end of what the stream has for this subscriber.
+	if !isQuestion(e) {
+		p = c.place
+		p.sequence = meta.Sequence.Stream
+	}
 	settled := c.held
 	return brokers.NewDelivery(from, e, p.String(), func(err error) { settled.settle(meta.Sequence.Stream, err) }), true
 }

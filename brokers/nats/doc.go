@@ -15,8 +15,9 @@
 //	storage=file      of the streams, or memory
 //	replicas=1        of the streams
 //	max-bytes=N       of each stream; unlimited by default
+//	tombstone-age=720h  how long the streams keep deletions, and reports of any kind
 //
-// The last three are for sources, which make the streams.
+// The last four are for sources, which make the streams.
 //
 // # Subjects and streams
 //
@@ -33,9 +34,18 @@
 //
 // The streams keep the newest event of each subject, so a broker holds a work
 // once, and who was away for a month reads what changed and no more. A full
-// stream refuses new events rather than forget old ones. Sources create the
-// streams, and adapt what they depend on in those that they find; agents wait
-// for them. A server confirms an event when it is in the stream, but on disk
+// stream refuses new events rather than forget those of works that are alive.
+//
+// What is not alive is forgotten. A spec with the attribute deletiontimestamp
+// is published with a lifetime (Nats-TTL) of tombstone-age, an event whose type
+// ends in .resync_request with one of ten minutes, and the stream of reports has
+// tombstone-age as its max_age: a report can be asked for again. Who is away
+// for longer learns the same by comparison, which both ends begin whenever they
+// connect.
+//
+// Sources create the streams, and adapt what they depend on in those that they
+// find; agents wait for them. A stream that cannot be made to forget, on
+// servers before 2.11, is used as it is, with a warning. A server confirms an event when it is in the stream, but on disk
 // only if it runs with sync_interval: always.
 //
 // # Delivery

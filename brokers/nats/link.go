@@ -23,6 +23,8 @@ type link struct {
 	maxMessage map[string]int64
 	// identities are those of the streams, for a source.
 	identities map[brokers.Lane]string
+	// doubts are the streams that were not themselves when last looked at.
+	doubts map[brokers.Lane]bool
 
 	ctx   context.Context
 	end   context.CancelCauseFunc

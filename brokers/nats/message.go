@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -136,8 +137,12 @@ func decode(value string) string {
 	return string(b)
 }
 
-// stored gives m the header that lets a stream drop repetitions.
-func stored(m *natsgo.Msg, e event.Event) *natsgo.Msg {
+// stored gives m the headers by which a stream drops repetitions, and m itself
+// when its lifetime is over; 0 is for ever.
+func stored(m *natsgo.Msg, e event.Event, lifetime time.Duration) *natsgo.Msg {
 	m.Header[jetstream.MsgIDHeader] = []string{messageID(m.Subject, e)}
+	if lifetime > 0 {
+		m.Header[jetstream.MsgTTLHeader] = []string{lifetime.String()}
+	}
 	return m
 }

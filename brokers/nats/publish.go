@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -17,8 +18,12 @@ import (
 // that the server silently dropped would hold its place in the window for ever.
 const ackTimeout = 30 * time.Second
 
-// codeHeaderTooLarge is what a stream answers to headers over 64 KiB.
-const codeHeaderTooLarge jetstream.ErrorCode = 10097
+// What a stream answers to headers over 64 KiB, and to a lifetime if it keeps
+// all messages for ever.
+const (
+	codeHeaderTooLarge jetstream.ErrorCode = 10097
+	codeTTLDisabled    jetstream.ErrorCode = 10166
+)
 
 // Publish implements [brokers.Transport].
 func (t *transport) Publish(ctx context.Context, to brokers.Topic, e event.Event) error {
@@ -47,7 +52,7 @@ func (t *transport) publish(ctx context.Context, to brokers.Topic, e event.Event
 	defer t.calls.Done()
 	m, stream := message(subject, e), t.settings.stream(to.Lane)
 	if stream != "" {
-		stored(m, e)
+		stored(m, e, t.settings.lifetime(e))
 	}
 	l, err := t.current()
 	if err != nil {
@@ -74,8 +79,20 @@ func (t *transport) publish(ctx context.Context, to brokers.Topic, e event.Event
 	return t.store(ctx, l, m, stream, refused)
 }
 
-// store publishes into a stream and waits until the stream has it.
+// store publishes into a stream and waits until the stream has it. A stream
+// that was not adapted yet gets the message without its lifetime.
 func (t *transport) store(ctx context.Context, l *link, m *natsgo.Msg, stream string, refused <-chan error) error {
+	err := t.storeOnce(ctx, l, m, stream, refused)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == codeTTLDisabled {
+		endless := natsgo.Msg{Subject: m.Subject, Header: maps.Clone(m.Header), Data: m.Data}
+		delete(endless.Header, jetstream.MsgTTLHeader)
+		return t.storeOnce(ctx, l, &endless, stream, refused)
+	}
+	return err
+}
+
+func (t *transport) storeOnce(ctx context.Context, l *link, m *natsgo.Msg, stream string, refused <-chan error) error {
 	future, err := l.js.PublishMsgAsync(m)
 	if err != nil {
 		return publishError(err, stream)
@@ -100,6 +117,7 @@ func (t *transport) store(ctx context.Context, l *link, m *natsgo.Msg, stream st
 
 // broadcast publishes at most once, and waits until the server has it.
 func (t *transport) broadcast(ctx context.Context, l *link, m *natsgo.Msg, refused <-chan error) error {
+	before := l.nc.LastError()
 	if err := l.nc.PublishMsg(m); err != nil {
 		return publishError(err, "")
 	}
@@ -112,8 +130,10 @@ func (t *transport) broadcast(ctx context.Context, l *link, m *natsgo.Msg, refus
 		return publishError(err, "")
 	}
 	// A refusal precedes the answer to the flush on the wire, but reaches the
-	// error handler on another goroutine, maybe later.
-	if subject, ok := violated(l.nc.LastError()); ok && subject == m.Subject {
+	// error handler on another goroutine, maybe later. The connection's last
+	// error stays: an old one says nothing of this event.
+	last := l.nc.LastError()
+	if subject, ok := violated(last); ok && subject == m.Subject && !same(last, before) {
 		return refusedError(subject)
 	}
 	select {
@@ -123,6 +143,10 @@ func (t *transport) broadcast(ctx context.Context, l *link, m *natsgo.Msg, refus
 		return nil
 	}
 }
+
+// same says whether two errors are one occurrence. The client makes a new value
+// for each.
+func same(one, other error) bool { return one == other } //nolint:errorlint // Identity is what is asked.
 
 // publishError says by one of the sentinels of package brokers what err means.
 func publishError(err error, stream string) error {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -32,6 +33,8 @@ type settings struct {
 	storage  jetstream.StorageType
 	replicas int   // 0: as the stream has it, 1 for a new one.
 	maxBytes int64 // 0: as the stream has it, unlimited for a new one.
+	// 0: the default, and for reports as the stream has it.
+	tombstoneAge time.Duration
 }
 
 func parseURL(u *url.URL, role brokers.Role) (settings, error) {
@@ -76,6 +79,12 @@ func (s *settings) parseQuery(query url.Values) error {
 			if err != nil || s.maxBytes < 1 {
 				err = errors.New("want a number of bytes")
 			}
+		case "tombstone-age":
+			s.tombstoneAge, err = time.ParseDuration(value)
+			// The server counts in seconds.
+			if err != nil || s.tombstoneAge < time.Second {
+				err = errors.New("want a duration like 720h, of a second at least")
+			}
 		case "window":
 			s.window, err = number(value, 1, maxWindow)
 		case "storage":
@@ -88,7 +97,7 @@ func (s *settings) parseQuery(query url.Values) error {
 				err = errors.New("want file or memory")
 			}
 		default:
-			known := []string{"prefix", "replicas", "max-bytes", "window", "storage"}
+			known := []string{"prefix", "replicas", "max-bytes", "tombstone-age", "window", "storage"}
 			return fmt.Errorf("unknown parameter %q: known are %s", name, strings.Join(known, ", "))
 		}
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,7 +14,7 @@ import (
 )
 
 func TestParseURL(t *testing.T) {
-	u, err := url.Parse("tls://one:4222,two:4223?prefix=fleet-1&replicas=3&max-bytes=1000&window=7&storage=memory")
+	u, err := url.Parse("tls://one:4222,two:4223?prefix=fleet-1&replicas=3&max-bytes=1000&tombstone-age=1h&window=7&storage=memory")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +24,7 @@ func TestParseURL(t *testing.T) {
 	}
 	want := settings{
 		servers: []string{"tls://one:4222", "tls://two:4223"}, secure: true,
-		prefix: "fleet-1", replicas: 3, maxBytes: 1000, window: 7, storage: jetstream.MemoryStorage,
+		prefix: "fleet-1", replicas: 3, maxBytes: 1000, tombstoneAge: time.Hour, window: 7, storage: jetstream.MemoryStorage,
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(settings{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -54,6 +55,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"nats://host?replicas=6", source, "want a number"},
 		{"nats://host?storage=paper", source, "want file or memory"},
 		{"nats://host?max-bytes=1G", source, "want a number of bytes"},
+		{"nats://host?tombstone-age=30", source, "want a duration"},
+		{"nats://host?tombstone-age=999ms", source, "want a duration"},
 		{"nats://host", brokers.Config{}, "role"},
 		{"nats://host", with(func(c *brokers.Config) { c.CAFile = "/does/not/exist" }), "read CA certificates"},
 		{"nats://host", with(func(c *brokers.Config) { c.CertFile, c.KeyFile = "/no/cert", "/no/key" }), "read client certificate"},

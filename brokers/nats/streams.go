@@ -34,7 +34,7 @@ var errNoStream = errors.New("stream does not exist")
 func (t *transport) prepare(nc *natsgo.Conn, js jetstream.JetStream) (*link, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, 2*requestTimeout)
 	defer cancel()
-	l := &link{nc: nc, js: js, since: time.Now(), maxMessage: make(map[string]int64), identities: make(map[brokers.Lane]string)}
+	l := &link{nc: nc, js: js, since: time.Now(), maxMessage: make(map[string]int64), identities: make(map[brokers.Lane]string), doubts: make(map[brokers.Lane]bool)}
 	for _, lane := range storedLanes {
 		name := t.settings.stream(lane)
 		if t.config.Role == brokers.RoleAgent {
@@ -48,7 +48,7 @@ func (t *transport) prepare(nc *natsgo.Conn, js jetstream.JetStream) (*link, err
 			return nil, fmt.Errorf("prepare stream %s: %w", name, err)
 		}
 		l.maxMessage[name] = int64(info.Config.MaxMsgSize)
-		if l.identities[lane], err = t.mark(ctx, nc, js, lane); err != nil {
+		if l.identities[lane], err = t.mark(ctx, nc, js, lane, info.Config); err != nil {
 			return nil, fmt.Errorf("mark stream %s: %w", name, err)
 		}
 	}
@@ -60,9 +60,10 @@ func (t *transport) prepare(nc *natsgo.Conn, js jetstream.JetStream) (*link, err
 // event of each subject. When it is full it refuses new ones instead of
 // dropping what some cluster has not read yet.
 func (s settings) streamConfig(l brokers.Lane) jetstream.StreamConfig {
-	second := spec
+	second, age := spec, time.Duration(0)
 	if l == brokers.ToSource {
-		second = status
+		// A report can be asked for again at any time.
+		second, age = status, max(s.keepTombstones(), duplicateWindow)
 	}
 	return jetstream.StreamConfig{
 		Name:              s.stream(l),
@@ -72,6 +73,8 @@ func (s settings) streamConfig(l brokers.Lane) jetstream.StreamConfig {
 		Replicas:          max(s.replicas, 1),
 		MaxMsgsPerSubject: 1,
 		MaxBytes:          s.maxBytes,
+		MaxAge:            age,
+		AllowMsgTTL:       true,
 		Discard:           jetstream.DiscardNew,
 		Duplicates:        duplicateWindow,
 		AllowDirect:       true,
@@ -99,16 +102,42 @@ func (t *transport) ensureStream(ctx context.Context, js jetstream.JetStream, la
 	} else if err != nil {
 		return nil, err
 	}
-	have := found.CachedInfo().Config
-	adapted, changes, err := t.settings.adapt(have, want)
-	if err != nil || len(changes) == 0 {
-		return found.CachedInfo(), err
+	info := found.CachedInfo()
+	adapted, changes, err := t.settings.adapt(info.Config, want)
+	if err != nil {
+		return nil, err
 	}
-	updated, err := js.UpdateStream(ctx, adapted)
+	if len(changes) > 0 {
+		if info, err = t.updateStream(ctx, js, adapted, changes); err != nil {
+			return nil, err
+		}
+	}
+	adapted, changes = t.settings.forget(info.Config, want)
+	if len(changes) == 0 {
+		return info, nil
+	}
+	// Works are carried all the same by a stream that cannot be changed so.
+	updated, err := t.updateStream(ctx, js, adapted, changes)
+	switch {
+	case err == nil && updated.Config.AllowMsgTTL:
+		return updated, nil
+	case err == nil:
+		err = errors.New("the server does not know allow_msg_ttl")
+		info = updated
+	}
+	if t.once("forget " + want.Name) {
+		t.log.Warn("stream keeps the deletions of all works that ever were: run NATS server 2.11 or later on all nodes and "+
+			"set allow_msg_ttl on it, or purge it now and then", "stream", want.Name, "err", err)
+	}
+	return info, nil
+}
+
+func (t *transport) updateStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, changes []string) (*jetstream.StreamInfo, error) {
+	updated, err := js.UpdateStream(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("change its %s: %w", strings.Join(changes, ", "), err)
 	}
-	t.log.Info("changed stream", "stream", want.Name, "changes", changes)
+	t.log.Info("changed stream", "stream", cfg.Name, "changes", changes)
 	return updated.CachedInfo(), nil
 }
 
@@ -142,27 +171,41 @@ func (s settings) adapt(have, want jetstream.StreamConfig) (jetstream.StreamConf
 	return have, changes, nil
 }
 
-// mark puts the marker into a stream that has none, and returns its identity.
-func (t *transport) mark(ctx context.Context, nc *natsgo.Conn, js jetstream.JetStream, lane brokers.Lane) (string, error) {
-	identity, err := t.identify(ctx, nc, lane)
-	if err != nil || identity != "" {
-		return identity, err
-	}
+// mark puts the marker into a stream that has none, and returns its identity. A
+// marker that the stream's MaxAge would remove is written again.
+func (t *transport) mark(ctx context.Context, nc *natsgo.Conn, js jetstream.JetStream, lane brokers.Lane, cfg jetstream.StreamConfig) (string, error) {
 	subject := t.settings.marker(lane)
-	ctx, done := t.refusals.guard(ctx, subject)
+	marker, err := t.last(ctx, nc, lane, subject)
+	if err != nil {
+		return "", err
+	}
+	m, before := &natsgo.Msg{Subject: subject, Header: natsgo.Header{}}, uint64(0)
+	if cfg.AllowMsgTTL {
+		m.Header.Set(jetstream.MsgTTLHeader, neverExpires)
+	}
+	if marker != nil {
+		if cfg.MaxAge == 0 || !cfg.AllowMsgTTL || marker.Get(jetstream.MsgTTLHeader) != "" {
+			return t.identify(ctx, nc, lane)
+		}
+		if before, err = strconv.ParseUint(marker.Get(sequenceHeader), 10, 64); err != nil {
+			return "", fmt.Errorf("read sequence of marker: %w", err)
+		}
+	}
+	guarded, done := t.refusals.guard(ctx, subject)
 	defer done()
-	_, err = js.Publish(ctx, subject, nil, jetstream.WithExpectLastSequencePerSubject(0))
+	_, err = js.PublishMsg(guarded, m, jetstream.WithExpectLastSequencePerSubject(before))
 	var api *jetstream.APIError
 	faster := errors.As(err, &api) && // Another source was.
 		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 	if err != nil && !faster {
-		return "", cause(ctx, err)
+		return "", cause(guarded, err)
 	}
 	return t.identify(ctx, nc, lane)
 }
 
 // check restarts a source's link whose streams are not those that it found. A
-// source that has nothing to publish would not notice, and agents can only wait.
+// source that has nothing to publish would not notice, and agents can only
+// wait. A replica that lags behind may answer once with what was before.
 func (t *transport) check(l *link) {
 	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
 	defer cancel()
@@ -171,7 +214,12 @@ func (t *transport) check(l *link) {
 		switch {
 		case errors.Is(err, errNoStream):
 			t.restart(l, err)
-		case err == nil && now != before:
+		case err != nil:
+		case now == before:
+			delete(l.doubts, lane)
+		case !l.doubts[lane]:
+			l.doubts[lane] = true
+		default:
 			t.restart(l, fmt.Errorf("stream %s was replaced", t.settings.stream(lane)))
 		}
 	}
