@@ -99,6 +99,8 @@ type Agent struct {
 	mu   sync.Mutex
 	seen map[string]bool // Drop reasons that were told already.
 	full map[Key]bool    // Queued works that are to be applied, not only looked at.
+	// greetings are the sources reached anew and not asked since.
+	greetings map[string]bool
 }
 
 // New returns the agent of one cluster. It reads the store, which it then owns
@@ -122,6 +124,8 @@ func New(cluster string, store Store, applier Applier, t brokers.Transport, o Op
 		outbox: queue.New[string, string](queue.Options{}),
 		seen:   map[string]bool{},
 		full:   map[Key]bool{},
+
+		greetings: map[string]bool{},
 	}, nil
 }
 

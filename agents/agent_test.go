@@ -602,6 +602,32 @@ func TestTooLargeReportIsShortened(t *testing.T) {
 	})
 }
 
+// TestTooManyWorksToList: a question that does not fit becomes one that asks for
+// everything, once per connection.
+func TestTooManyWorksToList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.broker = mem.NewBroker(mem.Options{MaxSize: 3000})
+		b.source = b.listen("hub1")
+		b.run(agents.Options{ResyncInterval: time.Minute})
+		b.settle(time.Second)
+		for i := range 100 {
+			b.publish(work("hub1", fmt.Sprint("w", i), 1, "one"), codec.Create)
+		}
+		b.settle(10 * time.Second)
+		b.mu.Lock()
+		b.questions = nil
+		b.mu.Unlock()
+		b.broker.Disconnect("c1-client")
+		b.settle(time.Hour)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.questions) != 1 || len(b.questions[0].Versions) != 0 {
+			t.Errorf("%d questions, the first with %d works; want one that lists none", len(b.questions), len(b.questions[0].Versions))
+		}
+	})
+}
+
 // bigReports reports more than the broker takes.
 type bigReports struct{ *cluster }
 

@@ -44,15 +44,50 @@ func (a *Agent) runOutbox(ctx context.Context) {
 
 // ask tells a source what this agent has of its works, so that it sends what
 // is missing. The list is one message: a part of it would say that the rest is
-// missing.
+// missing. A list over the broker's limit is replaced by an empty one, upon
+// which the source sends everything: dear, so that is not done in between.
 func (a *Agent) ask(ctx context.Context, source string) error {
 	q := codec.SpecResync{Agent: a.o.ID, Cluster: a.cluster}
+	to := brokers.Topic{Lane: brokers.ToSource, Source: source, Cluster: a.cluster}
 	a.state.each(func(k Key, r *Record) {
 		if k.Source == source && !r.Gone() {
 			q.Versions = append(q.Versions, codec.Version{ID: k.ID, Generation: r.Bundle.Generation})
 		}
 	})
-	return a.publish(ctx, brokers.Topic{Lane: brokers.ToSource, Source: source, Cluster: a.cluster}, codec.ResyncRequest, q)
+	err := a.publish(ctx, to, codec.ResyncRequest, q)
+	switch {
+	case err == nil:
+	case !errors.Is(err, brokers.ErrTooLarge):
+		return err
+	case a.takeGreeting(source):
+		a.tell("ask", "too many works to list for this broker's packets: asking the source to send all of them",
+			"source", source, "works", len(q.Versions), "err", err)
+		q.Versions = nil
+		if err := a.publish(ctx, to, codec.ResyncRequest, q); err != nil {
+			a.greeting(source)
+			return err
+		}
+		return nil
+	}
+	a.takeGreeting(source)
+	return nil
+}
+
+// greeting notes that a source was reached anew, and may have anything that
+// this agent has missed.
+func (a *Agent) greeting(source string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.greetings[source] = true
+}
+
+// takeGreeting takes that note.
+func (a *Agent) takeGreeting(source string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	noted := a.greetings[source]
+	delete(a.greetings, source)
+	return noted
 }
 
 // send publishes the newest report on a work, if the broker does not have it.

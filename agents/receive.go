@@ -41,6 +41,9 @@ func (a *Agent) subscribe(ctx context.Context) error {
 
 // greet asks the sources for what was missed, and sends what could not be sent.
 func (a *Agent) greet() {
+	for _, source := range a.o.Sources {
+		a.greeting(source)
+	}
 	a.askAll()
 	a.state.each(func(k Key, r *Record) {
 		if r.Unsent {

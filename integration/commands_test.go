@@ -168,7 +168,7 @@ func (w *world) hubCommand(_ *testscript.TestScript, args []string) error {
 	return w.control(args[0], "hub", func() (*exec.Cmd, error) {
 		flags := append([]string{
 			"--kubeconfig", w.servers["hub"].Kubeconfig(), "--broker", w.broker.url,
-			"--install-crds", "--leader-elect=false", "--log-level=debug",
+			"--install-crds", "--log-level=debug", "--leader-elect=false", // A killed leader is waited for.
 		}, args[1:]...)
 		return exec.Command(filepath.Join(binaries(w.t), "fleetcast-hub"), flags...), nil
 	})

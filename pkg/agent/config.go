@@ -108,7 +108,11 @@ func (c *Config) Validate() error {
 // does: the SHA-256 of the broker's host and port.
 func (c *Config) hubHash() (string, error) {
 	u, err := url.Parse(c.Broker.URL)
-	if err != nil || u.Host == "" && u.Scheme != "mem" {
+	if err != nil {
+		// The parser's message would repeat a password in the URL.
+		return "", errors.New("--broker cannot be parsed as a URL: write it like mqtts://broker.example.com:8883")
+	}
+	if u.Host == "" && u.Scheme != "mem" {
 		return "", errors.New("--broker has no host: write it like mqtts://broker.example.com:8883")
 	}
 	host := u.Host

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
@@ -40,7 +38,8 @@ type Config struct {
 	InstallCRDs bool
 
 	// LeaderElect lets several replicas run, of which one works. The lease is
-	// in LeaderElectionNamespace; default: the pod's namespace.
+	// in LeaderElectionNamespace; default: that of the pod, or outside a pod the
+	// namespace default.
 	LeaderElect             bool
 	LeaderElectionNamespace string
 
@@ -71,7 +70,7 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.StringVar(&c.SourceID, "source-id", DefaultSourceID, "name of this hub to the agents; different for each hub on a broker")
 	fs.BoolVar(&c.InstallCRDs, "install-crds", false, "install and update the CRDs of the hub's API")
 	fs.BoolVar(&c.LeaderElect, "leader-elect", true, "of several replicas let one work and the others wait")
-	fs.StringVar(&c.LeaderElectionNamespace, "leader-election-namespace", "", "namespace of the leader's lease (default: the pod's)")
+	fs.StringVar(&c.LeaderElectionNamespace, "leader-election-namespace", "", "namespace of the leader's lease (default: the pod's, or outside a pod \"default\")")
 	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics; 0 for none")
 	fs.StringVar(&c.HealthProbeBindAddress, "health-probe-bind-address", "0", "address for /livez and /readyz; 0 for none")
 	flags.AddBroker(fs, &c.Broker)
@@ -79,8 +78,8 @@ func Flags(fs *pflag.FlagSet) *Config {
 	return c
 }
 
-// Complete sets the logger that the flags ask for, also for the libraries that
-// have one logger per process. Call it once, from main.
+// Complete sets the logger that the flags ask for, also for client-go, which has
+// one per process. Call it once, from main.
 func (c *Config) Complete() error {
 	log, err := c.log.Logger()
 	if err != nil {
@@ -88,7 +87,6 @@ func (c *Config) Complete() error {
 	}
 	c.Log = log
 	klog.SetSlogLogger(log)
-	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
 	return nil
 }
 

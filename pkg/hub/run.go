@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -49,6 +51,8 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	// Libraries log through one logger per process; without one they say so.
+	ctrl.SetLogger(logr.FromSlogHandler(quiet{c.Log.Handler()}))
 	c.Log.Info("hub starts", "version", version.Get().Version, "source", c.SourceID, "api_server", cfg.Host)
 
 	h := newHealth()
@@ -89,18 +93,15 @@ func (c *Config) openBroker(ctx context.Context) (brokers.Transport, error) {
 func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) error {
 	mgr, err := ctrl.NewManager(cfg, manager.Options{
 		Scheme:                        api.NewScheme(),
-		Logger:                        logr.FromSlogHandler(c.Log.Handler()),
+		Logger:                        logr.FromSlogHandler(quiet{c.Log.Handler()}),
 		LeaderElection:                c.LeaderElect,
 		LeaderElectionID:              leaseName(c.SourceID),
-		LeaderElectionNamespace:       c.LeaderElectionNamespace,
+		LeaderElectionNamespace:       c.leaseNamespace(),
 		LeaderElectionReleaseOnCancel: true,
 		Metrics:                       metricsserver.Options{BindAddress: orNone(c.MetricsBindAddress)},
 		HealthProbeBindAddress:        "0", // The hub's own outlives the manager.
 	})
 	if err != nil {
-		if c.LeaderElect && c.LeaderElectionNamespace == "" {
-			return fmt.Errorf("prepare the hub's controllers (outside a pod, --leader-elect needs --leader-election-namespace): %w", err)
-		}
 		return fmt.Errorf("prepare the hub's controllers: %w", err)
 	}
 	for _, p := range c.parts() {
@@ -112,6 +113,19 @@ func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) er
 		return fmt.Errorf("run the hub's controllers: %w", err)
 	}
 	return nil
+}
+
+// leaseNamespace is where the replicas compete. Outside a pod there is no
+// namespace to be in, so it is one that every API server has.
+func (c *Config) leaseNamespace() string {
+	if c.LeaderElectionNamespace != "" {
+		return c.LeaderElectionNamespace
+	}
+	const inPod = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+	if _, err := os.Stat(inPod); err == nil {
+		return "" // The manager reads it.
+	}
+	return metav1.NamespaceDefault
 }
 
 // A part is one of the hub's jobs, added to the manager before it starts.
