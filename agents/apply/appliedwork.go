@@ -80,16 +80,25 @@ func (a *Applier) appliedWork(p *pass) *workv1.AppliedManifestWork {
 }
 
 // claim makes sure that the work has its AppliedManifestWork, and says what it
-// holds.
+// holds. One that the work has under another name stays in use: the hub's hash
+// changes when the broker's address does, and a second one would share the
+// objects with the first for ever.
 func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 	desired := a.appliedWork(p)
 	asked := want{sum: digestAppliedWork(desired)}
-	id := appliedWorkID(desired.Name)
-	if h := a.held(p.key); h != nil && h.name == desired.Name {
-		if _, ok := a.index.outcome(id, p.key, asked); ok {
+	if h := a.held(p.key); h != nil {
+		if _, ok := a.index.outcome(appliedWorkID(h.name), p.key, asked); ok {
 			return h, nil
 		}
 	}
+	have, err := a.appliedWorks(ctx, p.key)
+	if err != nil {
+		return nil, err
+	}
+	if len(have) > 0 {
+		desired.Name = have[0].Name
+	}
+	id := appliedWorkID(desired.Name)
 	a.index.begin(id)
 	live, err := a.ensureAppliedWork(ctx, p, desired)
 	if err != nil {
@@ -98,9 +107,20 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 	}
 	tell := a.index.end(id, p.key, asked, done(unchanged), live, "")
 	a.watches.attach(id, appliedWorkResource)
+	if h := a.held(p.key); h != nil && h.name != live.Name {
+		a.index.release(appliedWorkID(h.name), p.key)
+	}
 	h := &holding{name: live.Name, uid: live.UID, entries: readInventory(live.Status)}
 	a.hold(p.key, h)
 	a.bell.ring(tell...)
+	for i := range have {
+		if have[i].Name == live.Name {
+			continue
+		}
+		if err := a.merge(ctx, p.key, h, &have[i]); err != nil {
+			return nil, fmt.Errorf("merge AppliedManifestWork %s into %s: %w", have[i].Name, live.Name, err)
+		}
+	}
 	return h, nil
 }
 

@@ -44,7 +44,7 @@ func deletingStatus(last workv1.ManifestWorkStatus, err error, generation int64,
 }
 
 func (a *Applier) deleteWork(ctx context.Context, key workKey, b codec.Bundle) (blockers []string, err error) {
-	works, err := a.appliedWorks(ctx, key, b)
+	works, err := a.toDelete(ctx, key, b)
 	if err != nil {
 		return nil, err
 	}
@@ -61,33 +61,30 @@ func (a *Applier) deleteWork(ctx context.Context, key workKey, b codec.Bundle) (
 	return blockers, nil
 }
 
-// appliedWorks finds what the cluster has of a work: by its name if the bundle
-// says it, and else by its identity. What meanwhile belongs to another work of
-// the same name is not its own.
-func (a *Applier) appliedWorks(ctx context.Context, key workKey, b codec.Bundle) ([]workv1.AppliedManifestWork, error) {
+// toDelete finds all that the cluster has of a work: by its identity, and under
+// its name what another agent for the same hub left. What meanwhile belongs to
+// another work of the same name is not its own.
+func (a *Applier) toDelete(ctx context.Context, key workKey, b codec.Bundle) ([]workv1.AppliedManifestWork, error) {
+	works, err := a.appliedWorks(ctx, key)
+	if err != nil {
+		return nil, err
+	}
 	name := b.ID
 	if work, err := b.Work(); err == nil {
 		name = work.Name
 	}
-	live, err := a.getAppliedWork(ctx, a.nameOf(name))
+	name = a.nameOf(name)
+	if slices.ContainsFunc(works, func(w workv1.AppliedManifestWork) bool { return w.Name == name }) {
+		return works, nil
+	}
+	live, err := a.getAppliedWork(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("AppliedManifestWork %s: %w", a.nameOf(name), err)
+		return nil, fmt.Errorf("AppliedManifestWork %s: %w", name, err)
 	}
 	if live != nil && keyOf(live, key) == key {
-		return []workv1.AppliedManifestWork{*live}, nil
+		works = append(works, *live)
 	}
-	ctx, cancel := a.client.limit(ctx)
-	defer cancel()
-	list, err := a.client.works.List(ctx, metav1.ListOptions{LabelSelector: keyLabel + "=" + key.label()})
-	if apierrors.IsNotFound(err) {
-		return nil, nil // The kind is not even served: nothing was ever applied.
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list AppliedManifestWorks: %w", err)
-	}
-	return slices.DeleteFunc(list.Items, func(w workv1.AppliedManifestWork) bool {
-		return w.Spec.HubHash != a.options.HubHash || keyOf(&w, workKey{}) != key
-	}), nil
+	return works, nil
 }
 
 // dismantle deletes an AppliedManifestWork: first it is marked as deleted, so

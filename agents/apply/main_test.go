@@ -125,7 +125,7 @@ type story struct {
 
 func (c *cluster) newWork(name string, manifests ...any) *story {
 	c.Helper()
-	s := &story{cluster: c, src: "hub", work: workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{
+	s := &story{cluster: c, src: "source-" + c.namespace, work: workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Namespace: "cluster1", UID: types.UID(name + "-id"), Labels: map[string]string{"team": "blue"},
 	}}}
 	s.set(manifests...)

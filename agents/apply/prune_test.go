@@ -224,7 +224,7 @@ func TestSourcesDoNotShareAName(t *testing.T) {
 	b := c.newWork("web", c.configMap("b", nil))
 	b.src = "stranger"
 	status, err := b.apply()
-	if err == nil || !strings.Contains(err.Error(), "source hub") {
+	if err == nil || !strings.Contains(err.Error(), "source "+a.src) {
 		t.Errorf("Apply = %v, want the owner named", err)
 	}
 	if got := condition(status, workv1.WorkApplied); got != workFailed {
