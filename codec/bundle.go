@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
@@ -15,12 +17,16 @@ import (
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 // NewBundle describes a ManifestWork for the wire. The ID is the work's UID, or
 // ResourceID of its name where it has none; the generation is that of
 // api.GenerationAnnotation or else metadata.generation. A work with a deletion
-// timestamp becomes a deletion, without its manifests.
+// timestamp becomes a deletion, without its manifests. A deletion needs none of
+// what people put into metadata: what cannot be sent of it is left out, down to
+// what identifies the work, and a generation that cannot be read from the
+// annotation is that of metadata.generation.
 //
 // Managed fields and kubectl's last applied configuration are never sent. The
 // manifests are not decoded and keep their bytes; w is not changed.
@@ -48,30 +54,64 @@ func newBundle(source string, w *workv1.ManifestWork) (Bundle, error) {
 		}
 		b.ID = ResourceID(source, w.Namespace, w.Name)
 	}
-	if text, ok := w.Annotations[api.GenerationAnnotation]; ok {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return Bundle{}, malformed("annotation %s: %.40q is not an integer", api.GenerationAnnotation, text)
-		}
-		b.Generation = n
-	}
 	var err error
+	if b.Generation, err = Generation(w); err != nil {
+		return Bundle{}, err
+	}
 	meta := w.ObjectMeta
 	meta.UID = types.UID(b.ID)
-	if b.Metadata, err = formatMetadata(meta); err != nil {
+	deleting := !w.DeletionTimestamp.IsZero()
+	if b.Metadata, err = formatMetadata(meta); err != nil && deleting {
+		b.Metadata, err = formatMetadata(identity(meta))
+	}
+	if err != nil {
 		return Bundle{}, err
 	}
-	if b.Trace, err = formatTrace(w.Annotations); err != nil {
+	if b.Trace, err = formatTrace(w.Annotations); err != nil && !deleting {
 		return Bundle{}, err
 	}
-	if w.DeletionTimestamp.IsZero() {
-		if b.Payload, err = formatManifests(&w.Spec); err != nil {
-			return Bundle{}, err
-		}
-	} else {
+	if deleting {
 		b.DeletedAt = w.DeletionTimestamp.UTC()
+	} else if b.Payload, err = formatManifests(&w.Spec); err != nil {
+		return Bundle{}, err
 	}
 	return b, b.check()
+}
+
+// Generation is the version that NewBundle gives a work: that of
+// api.GenerationAnnotation, or else metadata.generation. The error wraps
+// ErrMalformed or ErrGenerationRange. A work that is being deleted always has
+// one: an annotation that holds none does not count.
+func Generation(w *workv1.ManifestWork) (int64, error) {
+	text, ok := w.Annotations[api.GenerationAnnotation]
+	if !ok {
+		return w.Generation, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		err = malformed("annotation %s: %.40q is not an integer", api.GenerationAnnotation, text)
+	} else {
+		err = checkGeneration(n)
+	}
+	switch {
+	case err == nil:
+		return n, nil
+	case w.DeletionTimestamp.IsZero():
+		return 0, err
+	default:
+		return w.Generation, nil
+	}
+}
+
+// identity is what of a work's metadata says which work it is.
+func identity(meta metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name:              meta.Name,
+		Namespace:         meta.Namespace,
+		UID:               meta.UID,
+		Generation:        meta.Generation,
+		DeletionTimestamp: meta.DeletionTimestamp,
+	}
 }
 
 // ResourceID is the ID that OCM's sources mint for a work: a UUID of version 5.
@@ -161,6 +201,7 @@ func formatMetadata(meta metav1.ObjectMeta) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", attrMetadata, err)
 	}
+	metadata = attributeText(metadata)
 	if len(metadata) > MaxMetadata {
 		return nil, fmt.Errorf("%w: %d bytes of labels, annotations and the like, at most %d can be sent",
 			ErrMetadataTooLarge, len(metadata), MaxMetadata)
@@ -186,5 +227,30 @@ func formatTrace(annotations map[string]string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write %s: %w", attrTrace, err)
 	}
+	text = attributeText(text)
+	if err := checkText(attrTrace, string(text)); err != nil {
+		return "", err
+	}
 	return string(text), nil
+}
+
+// attributeText escapes the characters of valid JSON that no attribute may
+// hold. Kubernetes takes them in annotations, and they occur in strings only.
+func attributeText(text []byte) []byte {
+	if event.IsText(string(text)) {
+		return text
+	}
+	out := make([]byte, 0, len(text)+64)
+	for _, r := range string(text) {
+		switch {
+		case event.IsText(string(r)):
+			out = utf8.AppendRune(out, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return out
 }

@@ -13,11 +13,15 @@ import (
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 func manifest(raw string) workv1.Manifest {
 	return workv1.Manifest{RawExtension: runtime.RawExtension{Raw: []byte(raw)}}
 }
+
+// long is a text of more than n bytes.
+func long(n int) string { return strings.Repeat("x", n+1) }
 
 func TestResourceIDVector(t *testing.T) {
 	if got := codec.ResourceID(source, cluster, "web-tier"); got != workID {
@@ -168,6 +172,70 @@ func TestNewBundleRefuses(t *testing.T) {
 		if !errors.Is(err, tc.want) {
 			t.Errorf("%s: error %v, want %v", tc.reason, err, tc.want)
 		}
+	}
+}
+
+// TestDeletionNeedsNoMetadata: what people wrote into a work keeps its deletion
+// from nothing.
+func TestDeletionNeedsNoMetadata(t *testing.T) {
+	for _, tc := range []struct {
+		reason string
+		change func(*workv1.ManifestWork)
+	}{
+		{"annotations over the limit", func(w *workv1.ManifestWork) { w.Annotations = map[string]string{"a": long(codec.MaxMetadata)} }},
+		{"a generation in words", func(w *workv1.ManifestWork) {
+			w.Annotations = map[string]string{"cloudevents.open-cluster-management.io/resourceversion": "new"}
+		}},
+		{"a generation over 32 bits", func(w *workv1.ManifestWork) {
+			w.Annotations = map[string]string{"cloudevents.open-cluster-management.io/resourceversion": "2147483648"}
+		}},
+		{"log fields over the limit", func(w *workv1.ManifestWork) {
+			w.Annotations = map[string]string{"logging.open-cluster-management.io/op-id": long(event.MaxValue)}
+		}},
+	} {
+		w := webTier(3)
+		tc.change(w)
+		w.DeletionTimestamp = &metav1.Time{Time: time.Unix(1770091770, 0)}
+		b, err := codec.NewBundle(source, w)
+		if err != nil {
+			t.Errorf("%s: %v", tc.reason, err)
+			continue
+		}
+		if _, err := b.Encode(codec.Delete); err != nil {
+			t.Errorf("%s: what was bundled cannot be sent: %v", tc.reason, err)
+		}
+		got, err := b.Work()
+		if err != nil {
+			t.Errorf("%s: what was sent cannot be read: %v", tc.reason, err)
+			continue
+		}
+		if got.Name != w.Name || got.UID != w.UID || got.Generation != 3 || got.DeletionTimestamp == nil {
+			t.Errorf("%s: the agent sees %s, UID %s, generation %d, deleted at %v", tc.reason, got.Name, got.UID, got.Generation, got.DeletionTimestamp)
+		}
+	}
+}
+
+// TestMetadataThatNoAttributeCanHold: the API server takes characters in
+// annotations that CloudEvents does not allow.
+func TestMetadataThatNoAttributeCanHold(t *testing.T) {
+	w := webTier(3)
+	value := "delete \x7f, next line \u0085, no character \ufdd0, nor \U0001ffff, but \u00e9"
+	w.Annotations = map[string]string{"team": value, "logging.open-cluster-management.io/op-id": value}
+	b := newBundle(t, w)
+	if _, err := b.Encode(codec.Update); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.Work()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range w.Annotations {
+		if got.Annotations[name] != value {
+			t.Errorf("%s arrives as %q, want %q", name, got.Annotations[name], value)
+		}
+	}
+	if r := newReport(t, b, appliedStatus(), 1); !event.IsText(string(r.Metadata)) {
+		t.Errorf("the report's metadata %q fits no attribute", r.Metadata)
 	}
 }
 

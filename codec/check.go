@@ -23,7 +23,9 @@ func malformed(format string, args ...any) error {
 // check says what keeps the bundle from being sent. It holds for every bundle
 // that Decode returns.
 func (b Bundle) check() error {
-	if err := checkNames(named{attrResourceID, b.ID}, named{event.Source, b.Source}, named{attrCluster, b.Cluster}); err != nil {
+	if err := checkNames(
+		named{attrResourceID, b.ID, MaxID}, named{event.Source, b.Source, MaxName}, named{attrCluster, b.Cluster, MaxName},
+	); err != nil {
 		return err
 	}
 	if err := checkGeneration(b.Generation); err != nil {
@@ -43,8 +45,8 @@ func (b Bundle) check() error {
 // that Decode returns.
 func (r Report) check() error {
 	if err := checkNames(
-		named{attrResourceID, r.ID}, named{event.Source, r.Agent},
-		named{attrSource, r.Source}, named{attrCluster, r.Cluster},
+		named{attrResourceID, r.ID, MaxID}, named{event.Source, r.Agent, MaxID},
+		named{attrSource, r.Source, MaxName}, named{attrCluster, r.Cluster, MaxName},
 	); err != nil {
 		return err
 	}
@@ -63,7 +65,11 @@ func (r Report) check() error {
 	return checkContent(r.Metadata, r.Payload, r.Trace)
 }
 
-type named struct{ name, value string }
+// A named value is one that identifies something, of at most max bytes.
+type named struct {
+	name, value string
+	max         int
+}
 
 // checkNames requires names that every peer and broker can carry.
 func checkNames(names ...named) error {
@@ -71,16 +77,21 @@ func checkNames(names ...named) error {
 		if n.value == "" {
 			return malformed("it has no %s", n.name)
 		}
-		if err := checkText(n.name, n.value); err != nil {
+		if err := checkName(n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkText(name, value string) error {
-	if len(value) > event.MaxValue {
-		return malformed("%s has %d bytes, at most %d are allowed", name, len(value), event.MaxValue)
+// checkName is checkNames for a name that may be empty.
+func checkName(n named) error { return checkTextOf(n.name, n.value, n.max) }
+
+func checkText(name, value string) error { return checkTextOf(name, value, event.MaxValue) }
+
+func checkTextOf(name, value string, most int) error {
+	if len(value) > most {
+		return malformed("%s has %d bytes, at most %d are allowed", name, len(value), most)
 	}
 	if !event.IsText(value) {
 		return malformed("%s holds control characters or is not UTF-8", name)

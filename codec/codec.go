@@ -54,6 +54,12 @@ const (
 	MaxPayload = 8 << 20
 	// MaxDepth is how deep JSON may be nested.
 	MaxDepth = 200
+	// MaxID is how many bytes the ID of a work may have, and the name of an
+	// agent. Brokers and stores make keys and file names of IDs.
+	MaxID = 1 << 10
+	// MaxName is how many bytes the names of sources and clusters may have, as
+	// those of Kubernetes objects.
+	MaxName = 253
 	// MaxListed is how many works one resync request may list.
 	MaxListed = 200_000
 )
@@ -68,9 +74,9 @@ var (
 	// NewBundle and NewReport for what would become such an event.
 	ErrMalformed = errors.New("malformed event")
 
-	// ErrMetadataTooLarge is wrapped by NewBundle and NewReport for an object
-	// whose metadata exceeds MaxMetadata after what is never sent was removed,
-	// and by Encode for metadata that no attribute can hold.
+	// ErrMetadataTooLarge is wrapped by NewBundle for a work whose metadata
+	// exceeds MaxMetadata after what is never sent was removed, and by Encode
+	// for metadata that no attribute can hold.
 	ErrMetadataTooLarge = errors.New("object metadata too large")
 
 	// ErrPayloadTooLarge is wrapped by NewBundle, NewReport and Encode for a

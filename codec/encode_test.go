@@ -40,6 +40,11 @@ func TestEncodeRefuses(t *testing.T) {
 		{"metadata with a line break", bundle(func(b *codec.Bundle) { b.Metadata = []byte("{\n}") }), codec.ErrMalformed},
 		{"tracing that is no object", bundle(func(b *codec.Bundle) { b.Trace = "op-id" }), codec.ErrMalformed},
 		{"a deletion after the last year", bundle(func(b *codec.Bundle) { b.DeletedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }), codec.ErrMalformed},
+		{"an ID that no key can hold", bundle(func(b *codec.Bundle) { b.ID = long(codec.MaxID) }), codec.ErrMalformed},
+		{"a cluster's name that no object can have", bundle(func(b *codec.Bundle) { b.Cluster = long(codec.MaxName) }), codec.ErrMalformed},
+		{"a source's name that no object can have", bundle(func(b *codec.Bundle) { b.Source = long(codec.MaxName) }), codec.ErrMalformed},
+		{"an agent with a novel's name", report(func(r *codec.Report) { r.Agent = long(codec.MaxID) }), codec.ErrMalformed},
+		{"an ID in the list that no key can hold", codec.SpecResync{Agent: agent, Cluster: cluster, Versions: []codec.Version{{ID: long(codec.MaxID)}}}, codec.ErrMalformed},
 		{"a report of nobody", report(func(r *codec.Report) { r.Agent = "" }), codec.ErrMalformed},
 		{"a report to nobody", report(func(r *codec.Report) { r.Source = "" }), codec.ErrMalformed},
 		{"a report without sequence", report(func(r *codec.Report) { r.Sequence = 0 }), codec.ErrMalformed},
@@ -52,7 +57,7 @@ func TestEncodeRefuses(t *testing.T) {
 		{
 			"a list that fits no body",
 			codec.StatusResync{Source: source, Hashes: slices.Repeat(
-				[]codec.StatusHash{{ID: strings.Repeat("<", 60000)}}, codec.MaxPayload/60000,
+				[]codec.StatusHash{{ID: strings.Repeat("<", codec.MaxID)}}, codec.MaxPayload/codec.MaxID,
 			)},
 			codec.ErrPayloadTooLarge,
 		},

@@ -19,8 +19,10 @@ type reportBody struct {
 }
 
 // NewReport describes the status of the work that b asked for. Agent and
-// Sequence are left to the caller. The error wraps ErrMetadataTooLarge,
-// ErrPayloadTooLarge or ErrMalformed.
+// Sequence are left to the caller. Metadata that is over the limit, as that of a
+// bundle may be with what an agent adds to it, is cut down to what identifies
+// the work and api.SourceLabel. The error wraps ErrPayloadTooLarge or
+// ErrMalformed.
 func NewReport(b Bundle, status workv1.ManifestWorkStatus) (Report, error) {
 	r, err := newReport(b, status)
 	if err != nil {
@@ -46,7 +48,11 @@ func newReport(b Bundle, status workv1.ManifestWorkStatus) (Report, error) {
 		return Report{}, err
 	}
 	if r.Metadata, err = formatMetadata(meta); err != nil {
-		return Report{}, err
+		least := identity(meta)
+		least.Labels = map[string]string{api.SourceLabel: b.Source}
+		if r.Metadata, err = formatMetadata(least); err != nil {
+			return Report{}, err
+		}
 	}
 	r.Payload, err = json.Marshal(reportBody{status.Conditions, status.ResourceStatus.Manifests})
 	if err != nil {

@@ -167,6 +167,24 @@ func TestReportStatus(t *testing.T) {
 	}
 }
 
+// TestReportOnTheLargestBundle: what an agent adds to metadata that just fits
+// does not keep it from reporting.
+func TestReportOnTheLargestBundle(t *testing.T) {
+	w := webTier(3)
+	room := codec.MaxMetadata - len(newBundle(t, w).Metadata) - len(`,"annotations":{"a":""}`)
+	w.Annotations = map[string]string{"a": strings.Repeat("x", room)}
+	b := newBundle(t, w)
+	if len(b.Metadata) != codec.MaxMetadata {
+		t.Fatalf("metadata of %d bytes, want the %d that fit", len(b.Metadata), codec.MaxMetadata)
+	}
+	r := newReport(t, b, appliedStatus(), 1)
+	want := `{"name":"web-tier","namespace":"` + cluster + `","uid":"` + workID +
+		`","generation":3,"labels":{"cloudevents.open-cluster-management.io/originalsource":"` + source + `"}}`
+	if diff := cmp.Diff(want, string(r.Metadata)); diff != "" {
+		t.Errorf("metadata of the report (-want +got):\n%s", diff)
+	}
+}
+
 func TestReportDeleted(t *testing.T) {
 	for _, tc := range []struct {
 		reason, payload string

@@ -80,17 +80,17 @@ func question(typ, from, cluster, source string, list any) (event.Event, error) 
 }
 
 func (q SpecResync) check() error {
-	if err := checkNames(named{event.Source, q.Agent}, named{attrCluster, q.Cluster}); err != nil {
+	if err := checkNames(named{event.Source, q.Agent, MaxID}, named{attrCluster, q.Cluster, MaxName}); err != nil {
 		return err
 	}
-	if err := checkText(attrSource, q.Source); err != nil {
+	if err := checkName(named{attrSource, q.Source, MaxName}); err != nil {
 		return err
 	}
 	if len(q.Versions) > MaxListed {
 		return malformed("it lists %d works, at most %d are allowed", len(q.Versions), MaxListed)
 	}
 	for _, v := range q.Versions {
-		if err := checkNames(named{"resourceID", v.ID}); err != nil {
+		if err := checkNames(named{"resourceID", v.ID, MaxID}); err != nil {
 			return err
 		}
 		if v.Generation < 0 {
@@ -101,17 +101,17 @@ func (q SpecResync) check() error {
 }
 
 func (q StatusResync) check() error {
-	if err := checkNames(named{event.Source, q.Source}); err != nil {
+	if err := checkNames(named{event.Source, q.Source, MaxName}); err != nil {
 		return err
 	}
-	if err := checkText(attrCluster, q.Cluster); err != nil {
+	if err := checkName(named{attrCluster, q.Cluster, MaxName}); err != nil {
 		return err
 	}
 	if len(q.Hashes) > MaxListed {
 		return malformed("it lists %d works, at most %d are allowed", len(q.Hashes), MaxListed)
 	}
 	for _, h := range q.Hashes {
-		if err := checkNames(named{"resourceID", h.ID}); err != nil {
+		if err := checkNames(named{"resourceID", h.ID, MaxID}); err != nil {
 			return err
 		}
 		if len(h.Hash) > maxHash || !event.IsText(h.Hash) {

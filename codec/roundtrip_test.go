@@ -11,10 +11,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
-// name is what names of all kinds may be: any text without control characters.
-var name = rapid.StringMatching(`[^\x00-\x1f]{1,40}`)
+// name is what names of all kinds may be: any text that an attribute can hold.
+var name = rapid.StringMatching(`[^\x00-\x1f\x7f-\x9f]{1,40}`).Filter(event.IsText)
 
 var generation = rapid.OneOf(rapid.Int64Range(0, 3), rapid.Int64Range(0, math.MaxInt32))
 
@@ -25,7 +26,7 @@ var object = rapid.Custom(func(t *rapid.T) []byte {
 		t.Fatal(err)
 	}
 	return text
-})
+}).Filter(func(text []byte) bool { return event.IsText(string(text)) })
 
 func value(depth int) *rapid.Generator[any] {
 	plain := []*rapid.Generator[any]{
@@ -49,7 +50,7 @@ var trace = rapid.Custom(func(t *rapid.T) string {
 		t.Fatal(err)
 	}
 	return string(text)
-})
+}).Filter(event.IsText)
 
 // instant is any time that RFC 3339 can spell, but the zero time.
 var instant = rapid.Custom(func(t *rapid.T) time.Time {
