@@ -17,7 +17,14 @@
 //	reload=1m                how often certificate and key are looked at
 //
 // Topics and events are spelled as OCM's peers do, so that these work at the
-// other end. A [brokers.Topic] has no place for the Key.
+// other end. A topic has no place for the Key of a [brokers.Topic]. Events of
+// other peers are also read in structured mode, and with the attribute names of
+// the CloudEvents MQTT binding, which have no ce- prefix.
+//
+// A group is not for several dispatchers of one source, of which only one may
+// run at a time; it is for readers of reports that keep them in one place, as
+// Maestro's servers do, and for hubs behind one leader election, where a former
+// leader's session must not keep a copy of every report.
 //
 // # Delivery
 //
@@ -27,9 +34,15 @@
 // that says no; so an event that was settled with an error other than
 // brokers.ErrReject is handed over again by the driver, after a pause that
 // grows to half a minute, until it is settled well or the connection is
-// renewed, when the broker sends it again. Events behind it are handled
-// meanwhile, but not more than the Receive Maximum: an event that fails for
-// good stops the flow and must be rejected.
+// renewed, when the broker sends it again.
+//
+// Meanwhile, later events of the same topic with the same resourceid wait behind
+// it, as do those without one behind an event without one. What of that was
+// handed over already comes again after it, even if it was settled, so that the
+// newest event is the last one seen. All others are handed over, but not more
+// than the Receive Maximum, counted from the failed one. The driver sets no bound
+// to the attempts: an event that fails for good stops the flow of its connection,
+// and only its subscriber can tell and reject it.
 //
 // Whether an event survives the broker is the broker's matter: mosquitto writes
 // to disk only if told so, and every half hour.

@@ -1,10 +1,8 @@
 package mqtt
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/eclipse/paho.golang/paho"
@@ -13,16 +11,10 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
-// prefix is before the attribute names in user properties. The CloudEvents
-// binding for MQTT has none, but the CloudEvents SDK for Go does, and with it
-// every OCM peer.
+// prefix is before the attribute names in user properties that we write. The
+// CloudEvents binding for MQTT has none, but the CloudEvents SDK for Go does, and
+// with it every OCM peer. Both are read.
 const prefix = "ce-"
-
-// maxAttributes bounds what a peer can make us search through: finding an
-// attribute costs their number. OCM's events have about a dozen.
-const maxAttributes = 128
-
-var errTooManyAttributes = fmt.Errorf("%w: more than %d attributes", event.ErrInvalid, maxAttributes)
 
 // encode writes e in binary mode for QoS 1.
 func encode(topic string, e event.Event) (*paho.Publish, error) {
@@ -61,7 +53,8 @@ func checkString(name, value string) error {
 	return nil
 }
 
-// validString says whether s is a String of the CloudEvents type system
+// validString is stricter than event.IsText, which is for what others sent over
+// any broker: it says whether s is a String of the CloudEvents type system
 // (CloudEvents 1.0, section 2.4), which is also a UTF-8 Encoded String without
 // the characters that MQTT 5 (section 1.5.4) advises against.
 func validString(s string) bool {
@@ -107,38 +100,14 @@ func variableSize(n int) int {
 // decode reads an event in binary or structured mode. Its error wraps
 // event.ErrInvalid.
 func decode(p *paho.Publish) (event.Event, error) {
-	if event.IsStructured(p.Properties.ContentType) {
-		return event.ParseStructured(p.Properties.ContentType, p.Payload)
-	}
-	attributes := make([]event.Attribute, 0, min(len(p.Properties.User)+1, maxAttributes))
-	for _, u := range p.Properties.User {
-		name, ok := strings.CutPrefix(u.Key, prefix)
-		if !ok || name == "" {
-			continue
+	properties := func(yield func(string, string) bool) {
+		for _, u := range p.Properties.User {
+			if !yield(u.Key, u.Value) {
+				return
+			}
 		}
-		if len(attributes) == maxAttributes {
-			return event.Event{}, errTooManyAttributes
-		}
-		attributes = append(attributes, event.Attribute{Name: name, Value: u.Value})
 	}
-	if p.Properties.ContentType != "" {
-		attributes = append(attributes, event.Attribute{Name: event.DataContentType, Value: p.Properties.ContentType})
-	}
-	var data []byte
-	if len(p.Payload) > 0 {
-		data = p.Payload
-	}
-	e := event.Of(data, attributes...)
-	return e, e.Validate()
-}
-
-// unreadable is the reason under which a message that decode refused is
-// counted.
-func unreadable(err error) string {
-	if errors.Is(err, errTooManyAttributes) {
-		return dropAttributes
-	}
-	return dropNotCloudEvent
+	return event.FromProperties(p.Properties.ContentType, properties, p.Payload)
 }
 
 // clip keeps a name out of the user's hands from filling a log line.

@@ -123,7 +123,7 @@ func TestDecode(t *testing.T) {
 		return append(slices.Clip(required), attributes(pairs...)...)
 	}
 	many := with()
-	for i := range maxAttributes {
+	for i := range event.MaxAttributes {
 		many.Add("ce-x"+strconv.Itoa(i), "")
 	}
 	base := []event.Attribute{{Name: event.SpecVersion, Value: "1.0"}, {Name: event.ID, Value: "1"}, {Name: event.Source, Value: "s"}, {Name: event.Type, Value: "t"}}
@@ -133,23 +133,23 @@ func TestDecode(t *testing.T) {
 		user        paho.UserProperties
 		payload     string
 		want        event.Event
-		kind        string
+		invalid     bool
 	}{
 		{reason: "binary", contentType: "application/json", user: required, payload: "{}", want: event.Of([]byte("{}"), append(base, event.Attribute{Name: event.DataContentType, Value: "application/json"})...)},
 		{reason: "no body", user: required, want: event.Of(nil, base...)},
 		{reason: "the last of duplicates wins", user: with("ce-x", "1", "ce-x", "2"), want: event.Of(nil, append(base, event.Attribute{Name: "x", Value: "2"})...)},
 		{reason: "properties without prefix are hints for others", user: with("x", "1", "ce-", "2"), want: event.Of(nil, base...)},
 		{reason: "structured", contentType: "application/cloudevents+json; charset=utf-8", payload: `{"specversion":"1.0","id":"1","source":"s","type":"t"}`, want: event.Of(nil, base...)},
-		{reason: "structured, broken", contentType: "application/cloudevents+json", payload: `{`, kind: "not_cloudevent"},
-		{reason: "a batch is none", contentType: "application/cloudevents-batch+json", payload: `[]`, kind: "not_cloudevent"},
-		{reason: "no attributes at all", payload: "hello", kind: "not_cloudevent"},
-		{reason: "names of the specification, which no OCM peer uses", user: attributes("specversion", "1.0", "id", "1", "source", "s", "type", "t"), kind: "not_cloudevent"},
-		{reason: "attributes without end cost time with the square of their number", user: many, kind: "attributes"},
+		{reason: "structured, broken", contentType: "application/cloudevents+json", payload: `{`, invalid: true},
+		{reason: "a batch is none", contentType: "application/cloudevents-batch+json", payload: `[]`, invalid: true},
+		{reason: "no attributes at all", payload: "hello", invalid: true},
+		{reason: "names of the specification, which no OCM peer uses", user: attributes("specversion", "1.0", "id", "1", "source", "s", "type", "t"), want: event.Of(nil, base...)},
+		{reason: "attributes without end cost time with the square of their number", user: many, invalid: true},
 	} {
 		got, err := decode(&paho.Publish{Payload: []byte(test.payload), Properties: &paho.PublishProperties{ContentType: test.contentType, User: test.user}})
-		if test.kind != "" {
-			if !errors.Is(err, event.ErrInvalid) || unreadable(err) != test.kind {
-				t.Errorf("%s: decode returned %v, want ErrInvalid of kind %s", test.reason, err, test.kind)
+		if test.invalid {
+			if !errors.Is(err, event.ErrInvalid) {
+				t.Errorf("%s: decode returned %v, want ErrInvalid", test.reason, err)
 			}
 			continue
 		}

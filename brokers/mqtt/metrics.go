@@ -46,7 +46,6 @@ const (
 	dropTopic         = "unknown_topic"  // The topic is none of ours.
 	dropRetained      = "retained"       // OCM never retains, so it is nobody's current state.
 	dropNotCloudEvent = "not_cloudevent" // It is no CloudEvent that we can read.
-	dropAttributes    = "attributes"     // It has more attributes than maxAttributes.
 	dropUnclaimed     = "unclaimed"      // Nobody subscribed for so long that it held up others.
 	dropOverflow      = "overflow"       // QoS 0, and the subscriber is behind.
 )

@@ -25,6 +25,9 @@ type message struct {
 
 	from  brokers.Topic
 	event event.Event
+	// object is what the event is about: events of one topic about the same
+	// object keep their order. "" for those about none.
+	object string
 
 	// owners counts the subscriptions that have to settle it.
 	owners int
@@ -32,6 +35,19 @@ type message struct {
 	// and that it waits for who comes.
 	unclaimed time.Time
 }
+
+// objectAttribute names the attribute that tells the objects of a topic apart,
+// as the topic has no place for the Key. It is OCM's.
+const objectAttribute = "resourceid"
+
+// An order is what has to be handed over in the order of arrival: what one topic
+// says of one object.
+type order struct {
+	topic  brokers.Topic
+	object string
+}
+
+func (m *message) order() order { return order{m.from, m.object} }
 
 // settled says that the broker need not keep the message.
 func (m *message) settled() bool { return m.owners == 0 && m.unclaimed.IsZero() }
@@ -73,8 +89,9 @@ func (t *transport) read(m *message, p *paho.Publish) (reason string, err error)
 		return dropRetained, nil
 	}
 	if m.event, err = decode(p); err != nil {
-		return unreadable(err), err
+		return dropNotCloudEvent, err
 	}
+	m.object = m.event.Get(objectAttribute)
 	return "", nil
 }
 
@@ -119,6 +136,9 @@ func (t *transport) settleLocked(l *link) {
 		n := 0
 		for n < len(l.unacked) && l.unacked[n].settled() {
 			l.acknowledge(l.unacked[n].number)
+			for _, s := range t.subs {
+				delete(s.held, l.unacked[n])
+			}
 			n++
 		}
 		clear(l.unacked[:n])
@@ -162,6 +182,7 @@ func (t *transport) forgetLocked(l *link) {
 	for _, s := range t.subs {
 		s.queue = nil
 		clear(s.held)
+		clear(s.stalled)
 	}
 }
 
@@ -187,19 +208,26 @@ func (t *transport) remove(s *subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.subs = slices.DeleteFunc(t.subs, func(other *subscription) bool { return other == s })
-	for m := range s.held {
-		m.owners--
-		m.unclaimed = time.Now()
+	for m, h := range s.held {
+		if !h.settled {
+			m.owners--
+			m.unclaimed = time.Now()
+		}
 	}
 	clear(s.held)
+	clear(s.stalled)
 	s.queue = nil
+	// It may fill the window of those who stay.
+	if l := t.keeper.link.Load(); l != nil {
+		t.settleLocked(l)
+	}
 }
 
 func (s *subscription) wants(m *message) bool {
 	return slices.ContainsFunc(s.Filters, func(f brokers.Filter) bool { return f.Matches(m.from) })
 }
 
-// claim queues m if s wants it.
+// claim takes m if s wants it.
 func (s *subscription) claim(m *message) {
 	if !s.wants(m) {
 		return
@@ -207,13 +235,17 @@ func (s *subscription) claim(m *message) {
 	m.owners++
 	m.unclaimed = time.Time{}
 	if m.number != 0 {
-		s.held[m] = 0
+		s.held[m] = new(hold)
+		if line, ok := s.stalled[m.order()]; ok {
+			s.stalled[m.order()] = append(line, m)
+			return
+		}
 	}
 	s.enqueue(m)
 }
 
-func (s *subscription) enqueue(m *message) {
-	s.queue = append(s.queue, m)
+func (s *subscription) enqueue(m ...*message) {
+	s.queue = append(s.queue, m...)
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -230,36 +262,76 @@ func (t *transport) next(s *subscription) (brokers.Delivery, bool) {
 	m := s.queue[0]
 	s.queue[0] = nil
 	s.queue = s.queue[1:]
-	attempt := s.held[m]
-	return brokers.NewDelivery(m.from, m.event, "", func(err error) { t.done(s, m, attempt, err) }), true
+	turn := 0
+	if h := s.held[m]; h != nil {
+		if h.handed {
+			received.Inc()
+		}
+		h.handed, turn = true, h.turn
+	}
+	return brokers.NewDelivery(m.from, m.event, "", func(err error) { t.done(s, m, turn, err) }), true
 }
 
 // done settles m for s. It does nothing for an earlier hand-over than the last,
 // after the end of the subscription, or after that of the connection.
-func (t *transport) done(s *subscription, m *message, attempt int, err error) {
+func (t *transport) done(s *subscription, m *message, turn int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now, ok := s.held[m]; !ok || now != attempt {
+	h := s.held[m]
+	if h == nil || h.settled || h.turn != turn {
 		return
 	}
-	if errors.Is(err, brokers.ErrReject) {
+	switch {
+	case errors.Is(err, brokers.ErrReject):
 		t.dropLocked(dropRejected, "", nil)
-	} else if err != nil {
-		s.held[m]++
-		time.AfterFunc(backoff(attempt), func() { t.retry(s, m) })
+		delete(s.held, m)
+	case err != nil:
+		t.stallLocked(s, m)
 		return
+	default:
+		h.settled = true
 	}
-	delete(s.held, m)
 	m.owners--
+	if line := s.stalled[m.order()]; len(line) > 0 && line[0] == m {
+		delete(s.stalled, m.order())
+		s.enqueue(line[1:]...)
+	}
 	t.settleLocked(m.link)
 }
 
-// retry queues an event again that was settled with an error.
-func (t *transport) retry(s *subscription, m *message) {
+// stallLocked has m, which s settled with an error, handed over again after a
+// pause. Until s has settled it, what came after it in its order waits, and
+// what of that was handed over already comes again: else an older event would
+// be the last that s sees.
+func (t *transport) stallLocked(s *subscription, m *message) {
+	var line []*message
+	for _, later := range m.link.unacked[slices.Index(m.link.unacked, m):] {
+		h := s.held[later]
+		if h == nil || later.order() != m.order() {
+			continue
+		}
+		if h.settled {
+			h.settled = false
+			later.owners++
+		}
+		h.turn++
+		line = append(line, later)
+	}
+	s.stalled[m.order()] = line
+	s.queue = slices.DeleteFunc(s.queue, func(q *message) bool { return q.number != 0 && q.order() == m.order() })
+
+	h := s.held[m]
+	turn := h.turn
+	time.AfterFunc(backoff(h.failures), func() { t.retry(s, m, turn) })
+	h.failures++
+}
+
+// retry queues an event again that was settled with an error, unless it was
+// overtaken by another failure.
+func (t *transport) retry(s *subscription, m *message, turn int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := s.held[m]; ok {
-		received.Inc()
+	if line := s.stalled[m.order()]; len(line) > 0 && line[0] == m && s.held[m].turn == turn {
 		s.enqueue(m)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 // An ackLog is a connection that remembers which events were acknowledged.
@@ -83,15 +85,12 @@ func incoming(t *testing.T, number int, lane brokers.Lane) *paho.Publish {
 	return p
 }
 
-func newSubscription(lane brokers.Lane) *subscription {
+func subscriptionTo(lane brokers.Lane) *subscription {
 	f := brokers.Filter{Lane: lane, Source: brokers.Any}
 	if lane.HasCluster() {
 		f.Cluster = "c"
 	}
-	return &subscription{
-		Subscription: brokers.Subscription{Filters: []brokers.Filter{f}},
-		wake:         make(chan struct{}, 1), held: make(map[*message]int),
-	}
+	return newSubscription(brokers.Subscription{Filters: []brokers.Filter{f}})
 }
 
 // take hands over everything that is queued.
@@ -110,7 +109,7 @@ func take(tr *transport, s *subscription) []brokers.Delivery {
 func TestAcknowledgementsKeepOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, _, acks := connectedTransport(t, 64)
-		s := newSubscription(brokers.ToCluster)
+		s := subscriptionTo(brokers.ToCluster)
 		tr.add(s)
 		for n := 1; n <= 5; n++ {
 			tr.receive(incoming(t, n, brokers.ToCluster))
@@ -140,7 +139,7 @@ func TestAcknowledgementsKeepOrder(t *testing.T) {
 func TestRedelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, l, acks := connectedTransport(t, 64)
-		s := newSubscription(brokers.ToCluster)
+		s := subscriptionTo(brokers.ToCluster)
 		tr.add(s)
 		tr.receive(incoming(t, 1, brokers.ToCluster))
 		first := take(tr, s)[0]
@@ -177,7 +176,7 @@ func TestRedelivery(t *testing.T) {
 func TestOneEventForTwo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, _, acks := connectedTransport(t, 64)
-		a, b := newSubscription(brokers.ToCluster), newSubscription(brokers.ToCluster)
+		a, b := subscriptionTo(brokers.ToCluster), subscriptionTo(brokers.ToCluster)
 		tr.add(a)
 		tr.add(b)
 		tr.receive(incoming(t, 1, brokers.ToCluster))
@@ -204,7 +203,7 @@ func TestOneEventForTwo(t *testing.T) {
 func TestEndedSubscriptionLeavesEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, _, acks := connectedTransport(t, 64)
-		ended := newSubscription(brokers.ToCluster)
+		ended := subscriptionTo(brokers.ToCluster)
 		tr.receive(incoming(t, 1, brokers.ToCluster)) // Before anybody was there.
 		tr.add(ended)
 		tr.receive(incoming(t, 2, brokers.ToCluster))
@@ -219,7 +218,7 @@ func TestEndedSubscriptionLeavesEvents(t *testing.T) {
 			t.Fatalf("acknowledged %v, though the first event is unsettled", got)
 		}
 
-		next := newSubscription(brokers.ToCluster)
+		next := subscriptionTo(brokers.ToCluster)
 		tr.add(next)
 		got := take(tr, next)
 		if len(got) != 3 {
@@ -252,7 +251,7 @@ func TestUnclaimedEventsGiveWay(t *testing.T) {
 		if got := acks.all(); len(got) > 0 {
 			t.Fatalf("acknowledged %v, though nobody is there who is held up", got)
 		}
-		s := newSubscription(brokers.ToCluster)
+		s := subscriptionTo(brokers.ToCluster)
 		tr.add(s)
 		tr.receive(incoming(t, window+1, brokers.ToCluster)) // The broker sends no more than the window until some are acknowledged.
 		synctest.Wait()
@@ -262,7 +261,7 @@ func TestUnclaimedEventsGiveWay(t *testing.T) {
 		take(tr, s)[0].Done(nil)
 
 		tr.receive(incoming(t, window+2, brokers.ToAllClusters))
-		late := newSubscription(brokers.ToAllClusters)
+		late := subscriptionTo(brokers.ToAllClusters)
 		synctest.Wait()
 		given := acks.all()
 		tr.add(late)
@@ -276,7 +275,7 @@ func TestUnclaimedEventsWaitFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const window = 2
 		tr, _, acks := connectedTransport(t, window)
-		s := newSubscription(brokers.ToCluster)
+		s := subscriptionTo(brokers.ToCluster)
 		tr.add(s)
 		tr.receive(incoming(t, 1, brokers.ToAllClusters))
 		tr.receive(incoming(t, 2, brokers.ToCluster))
@@ -293,10 +292,34 @@ func TestUnclaimedEventsWaitFirst(t *testing.T) {
 	})
 }
 
+// A subscription that ends with the whole window unsettled leaves the others
+// without events for half a minute, not for ever.
+func TestEndedSubscriptionGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const window = 2
+		tr, _, acks := connectedTransport(t, window)
+		ended, other := subscriptionTo(brokers.ToAllClusters), subscriptionTo(brokers.ToCluster)
+		tr.add(ended)
+		tr.add(other)
+		for n := 1; n <= window; n++ {
+			tr.receive(incoming(t, n, brokers.ToAllClusters))
+		}
+		tr.remove(ended)
+		later(unclaimedFor - time.Second)
+		if got := acks.all(); len(got) > 0 {
+			t.Fatalf("acknowledged %v at once: the next subscription may be about to come", got)
+		}
+		later(2 * time.Second)
+		if diff := cmp.Diff([]int{1}, acks.all()); diff != "" {
+			t.Errorf("given up to make room in the window (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestUnreadableEventsAreAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, _, acks := connectedTransport(t, 64)
-		s := newSubscription(brokers.ToCluster)
+		s := subscriptionTo(brokers.ToCluster)
 		tr.add(s)
 		junk := incoming(t, 1, brokers.ToCluster)
 		junk.Properties.User = nil
@@ -323,7 +346,7 @@ func TestUnreadableEventsAreAcknowledged(t *testing.T) {
 func TestUnacknowledgedEventsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, _, acks := connectedTransport(t, 8)
-		s := newSubscription(brokers.ToCluster)
+		s := subscriptionTo(brokers.ToCluster)
 		tr.add(s)
 		for range 100 {
 			p := incoming(t, 0, brokers.ToCluster)
@@ -339,6 +362,138 @@ func TestUnacknowledgedEventsAreBounded(t *testing.T) {
 		later(longestPause)
 		if len(acks.all()) > 0 {
 			t.Errorf("acknowledged %v, want nothing for QoS 0", acks.all())
+		}
+	})
+}
+
+// about is an event about an object, and none if that is "".
+func about(t *testing.T, number int, object string) *paho.Publish {
+	t.Helper()
+	p := incoming(t, number, brokers.ToCluster)
+	for i, u := range p.Properties.User {
+		if u.Key == prefix+event.ID {
+			p.Properties.User[i].Value = strconv.Itoa(number)
+		}
+	}
+	if object != "" {
+		p.Properties.User.Add(prefix+objectAttribute, object)
+	}
+	return p
+}
+
+// handed takes what is queued, and returns the IDs.
+func handed(tr *transport, s *subscription) (all []brokers.Delivery, ids []string) {
+	all = take(tr, s)
+	for _, d := range all {
+		ids = append(ids, d.Event.Get(event.ID))
+	}
+	return all, ids
+}
+
+func wantHanded(t *testing.T, when string, tr *transport, s *subscription, want ...string) []brokers.Delivery {
+	t.Helper()
+	all, ids := handed(tr, s)
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Fatalf("handed over %s (-want +got):\n%s", when, diff)
+	}
+	return all
+}
+
+// What fails is not overtaken by what came later about the same object, however
+// often it fails; other objects are not held up.
+func TestFailedEventIsNotOvertaken(t *testing.T) {
+	for _, object := range []string{"nginx", ""} {
+		t.Run("object="+object, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr, _, acks := connectedTransport(t, 64)
+				s := subscriptionTo(brokers.ToCluster)
+				tr.add(s)
+				tr.receive(about(t, 1, object))
+				failing := wantHanded(t, "at first", tr, s, "1")[0]
+				tr.receive(about(t, 2, object)) // Queued when the first fails.
+				for attempt := range 3 {
+					failing.Done(errors.New("disk full"))
+					tr.receive(about(t, 3+2*attempt, object))
+					tr.receive(about(t, 4+2*attempt, "other"))
+					wantHanded(t, "during the pause", tr, s, strconv.Itoa(4+2*attempt))[0].Done(nil)
+					later(longestPause)
+					failing = wantHanded(t, "after the pause", tr, s, "1")[0]
+				}
+				failing.Done(nil)
+				for _, d := range wantHanded(t, "when the first was settled", tr, s, "2", "3", "5", "7") {
+					d.Done(nil)
+				}
+				synctest.Wait()
+				if diff := cmp.Diff([]int{1, 2, 3, 4, 5, 6, 7, 8}, acks.all()); diff != "" {
+					t.Errorf("acknowledged (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// A subscriber that holds several events of one object and then fails to keep an
+// older one sees the newer ones again after it, whether settled or not, so that
+// the newest is still the last that it sees.
+func TestFailureComesBeforeNewerEventsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, _, acks := connectedTransport(t, 64)
+		s := subscriptionTo(brokers.ToCluster)
+		tr.add(s)
+		for n := 1; n <= 5; n++ {
+			tr.receive(about(t, n, "nginx"))
+		}
+		held := wantHanded(t, "at first", tr, s, "1", "2", "3", "4", "5")
+		held[0].Done(nil)
+		held[2].Done(nil)
+		held[3].Done(brokers.ErrReject)
+		held[4].Done(errors.New("disk full"))
+		held[1].Done(errors.New("disk full"))
+		held[4].Done(nil) // Of the hand-over before the failure.
+		synctest.Wait()
+		if diff := cmp.Diff([]int{1}, acks.all()); diff != "" {
+			t.Fatalf("acknowledged (-want +got):\n%s", diff)
+		}
+		later(longestPause)
+		wantHanded(t, "after the pause", tr, s, "2")[0].Done(nil)
+		later(longestPause)
+		for _, d := range wantHanded(t, "after the failed event", tr, s, "3", "5") {
+			d.Done(nil)
+		}
+		later(longestPause)
+		if diff := cmp.Diff([]int{1, 2, 3, 4, 5}, acks.all()); diff != "" {
+			t.Errorf("acknowledged (-want +got):\n%s", diff)
+		}
+		if len(s.held) > 0 || len(s.stalled) > 0 {
+			t.Errorf("%d events and %d orders are kept after all was acknowledged", len(s.held), len(s.stalled))
+		}
+	})
+}
+
+// What waits behind a failed event stays with the broker when the subscription
+// ends, as does what was settled before its time.
+func TestEndedSubscriptionLeavesWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, _, acks := connectedTransport(t, 64)
+		ended := subscriptionTo(brokers.ToCluster)
+		tr.add(ended)
+		for n := 1; n <= 3; n++ {
+			tr.receive(about(t, n, "nginx"))
+		}
+		held := wantHanded(t, "at first", tr, ended, "1", "2", "3")
+		held[1].Done(nil)
+		held[0].Done(errors.New("disk full"))
+		tr.remove(ended)
+		later(longestPause)
+
+		next := subscriptionTo(brokers.ToCluster)
+		tr.add(next)
+		for _, d := range wantHanded(t, "to the next subscription", tr, next, "1", "2", "3") {
+			d.Done(nil)
+		}
+		synctest.Wait()
+		if diff := cmp.Diff([]int{1, 2, 3}, acks.all()); diff != "" {
+			t.Errorf("acknowledged (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -32,10 +32,32 @@ type subscription struct {
 	// wake has an element when there may be something in queue.
 	wake chan struct{}
 
-	// Under the transport's lock: queue is what to hand over next, held what
-	// was not settled, queue included, with how often it failed.
+	// Under the transport's lock: queue is what to hand over next, held all
+	// that it took and the broker was not told to forget, but for QoS 0 and what
+	// was rejected.
 	queue []*message
-	held  map[*message]int
+	held  map[*message]*hold
+	// stalled holds, where an event failed, that and what waits behind it, in
+	// the order of arrival. QoS 0, for which nobody promises an order, never
+	// waits.
+	stalled map[order][]*message
+}
+
+// A hold is what a subscription knows of a message that it took.
+type hold struct {
+	// handed over at least once; settled well, which the failure of an older
+	// event takes back.
+	handed, settled bool
+	// turn counts what makes earlier hand-overs void, failures those of this
+	// message.
+	turn, failures int
+}
+
+func newSubscription(s brokers.Subscription) *subscription {
+	return &subscription{
+		Subscription: s, wake: make(chan struct{}, 1),
+		held: make(map[*message]*hold), stalled: make(map[order][]*message),
+	}
 }
 
 // Subscribe implements [brokers.Transport].
@@ -50,7 +72,7 @@ func (t *transport) Subscribe(ctx context.Context, s brokers.Subscription) error
 		}
 		filters = append(filters, t.topics.filter(f))
 	}
-	sub := &subscription{Subscription: s, wake: make(chan struct{}, 1), held: make(map[*message]int)}
+	sub := newSubscription(s)
 
 	handleCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
