@@ -142,7 +142,11 @@ func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired *workv
 		// Somebody deleted it to have its objects removed, or a work of the same
 		// name is on its way out. That comes first.
 		was := keyOf(live, p.key)
-		blockers, err := a.dismantle(ctx, was, live)
+		keep := spares(&p.work.Spec)
+		if was != p.key {
+			keep = spares(&workv1.ManifestWorkSpec{})
+		}
+		blockers, err := a.dismantle(ctx, was, live, keep)
 		if err != nil || len(blockers) > 0 {
 			return nil, errors.Join(stillThere(blockers), err)
 		}

@@ -48,11 +48,15 @@ func (a *Applier) deleteWork(ctx context.Context, key workKey, b codec.Bundle) (
 	if err != nil {
 		return nil, err
 	}
+	keep := spares(&workv1.ManifestWorkSpec{})
+	if work, err := b.Work(); err == nil {
+		keep = spares(&work.Spec)
+	}
 	for i := range works {
 		if a.held(key) == nil {
 			a.hold(key, &holding{name: works[i].Name, uid: works[i].UID, entries: readInventory(works[i].Status)})
 		}
-		left, err := a.dismantle(ctx, key, &works[i])
+		left, err := a.dismantle(ctx, key, &works[i], keep)
 		blockers = append(blockers, left...)
 		if err != nil {
 			return blockers, err
@@ -90,8 +94,9 @@ func (a *Applier) toDelete(ctx context.Context, key workKey, b codec.Bundle) ([]
 // dismantle deletes an AppliedManifestWork: first it is marked as deleted, so
 // that everybody sees what is going on, then its objects go, then itself.
 // Custom resources go before all other objects, which may be what finishes
-// them: their controller, its rights, their CRD.
-func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.AppliedManifestWork) (blockers []string, err error) {
+// them: their controller, its rights, their CRD. Those that keep names only lose
+// their owner.
+func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.AppliedManifestWork, keep func(entry) bool) (blockers []string, err error) {
 	id := appliedWorkID(live.Name)
 	a.index.begin(id)
 	defer func() { a.bell.ring(a.index.end(id, key, a.index.wanted(id, key), outcome{}, nil, "")...) }()
@@ -102,11 +107,11 @@ func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.Appli
 	}
 	entries := readInventory(live.Status)
 	custom := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return resourceRank(e.Resource) < rankOther })
-	_, blockers, err = a.removeAll(ctx, live.UID, custom, nil)
+	_, blockers, err = a.removeAll(ctx, live.UID, custom, keep)
 	if err != nil || len(blockers) > 0 {
 		return blockers, err
 	}
-	_, blockers, err = a.removeAll(ctx, live.UID, dropped(entries, custom), nil)
+	_, blockers, err = a.removeAll(ctx, live.UID, dropped(entries, custom), keep)
 	if err != nil || len(blockers) > 0 {
 		return blockers, err
 	}

@@ -24,11 +24,7 @@ func (a *Applier) prune(ctx context.Context, p *pass, h *holding, drop []entry) 
 		return nil
 	}
 	key := p.key
-	gone, blockers, err := a.removeAll(ctx, h.uid, drop, func(e entry) bool {
-		return !owns(p.work.Spec.DeleteOption, workv1.ResourceIdentifier{
-			Group: e.Group, Resource: e.Resource, Namespace: e.Namespace, Name: e.Name,
-		})
-	})
+	gone, blockers, err := a.removeAll(ctx, h.uid, drop, spares(&p.work.Spec))
 	if len(gone) > 0 {
 		if writeErr := a.writeInventory(ctx, key, h, without(h.entries, gone)); writeErr != nil {
 			return errors.Join(writeErr, err)
@@ -44,16 +40,28 @@ func (a *Applier) prune(ctx context.Context, p *pass, h *holding, drop []entry) 
 	return nil
 }
 
+// spares says which objects a work leaves to themselves: those that it orphans
+// and those that it only reads.
+func spares(spec *workv1.ManifestWorkSpec) func(entry) bool {
+	return func(e entry) bool {
+		// An option that cannot be read says nothing about who owns the object.
+		o, _ := resolveOption(spec, workv1.ResourceIdentifier{
+			Group: e.Group, Resource: e.Resource, Namespace: e.Namespace, Name: e.Name,
+		})
+		return !o.owned
+	}
+}
+
 // removeAll removes entries in their order for deletion, and says which are
 // gone and which are still there, and why. One that cannot be removed does not
-// keep the others. Those that keep names only lose their owner; it may be nil.
+// keep the others. Those that keep names only lose their owner.
 func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entry, keep func(entry) bool) (gone map[objectID]bool, blockers []string, err error) {
 	entries = slices.Clone(entries)
 	sortForDelete(entries)
 	gone = make(map[objectID]bool, len(entries))
 	var errs []error
 	for _, e := range entries {
-		blocker, err := a.removeEntry(ctx, owner, e, keep != nil && keep(e))
+		blocker, err := a.removeEntry(ctx, owner, e, keep(e))
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("remove %s: %w", e, err))

@@ -3,6 +3,7 @@ package apply_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -197,5 +198,63 @@ func TestSecretsAreNeverQuoted(t *testing.T) {
 				t.Errorf("the error quotes the secret: %v", err)
 			}
 		})
+	}
+}
+
+// An object that a work once wrote and now only reads does not belong to it.
+func TestReadOnlyLetsGoOfTheObject(t *testing.T) {
+	for _, tt := range []struct {
+		reason string
+		end    func(*story)
+	}{
+		{"the work is deleted", func(w *story) {
+			if _, err := w.delete(); err != nil {
+				t.Fatalf("Delete: %v", err)
+			}
+		}},
+		{"the work drops the manifest", func(w *story) {
+			w.set(w.service("s"))
+			w.mustApply()
+		}},
+	} {
+		t.Run(tt.reason, func(t *testing.T) {
+			c := newCluster(t)
+			w := c.newWork("web", c.configMap("a", map[string]string{"x": "1"}))
+			w.mustApply()
+			w.set(c.configMap("a", map[string]string{"x": "2"}))
+			w.strategy(workv1.UpdateStrategy{Type: workv1.UpdateStrategyTypeReadOnly}, "", "configmaps")
+			c.wire.requests()
+			w.mustApply()
+			w.mustApply()
+			if got := c.wire.writes(); len(got) != 1 {
+				t.Errorf("wrote %v, want one patch of the owners", got)
+			}
+			if refs := c.get(configMaps, c.namespace, "a").GetOwnerReferences(); len(refs) != 0 {
+				t.Errorf("owners = %v", refs)
+			}
+			tt.end(w)
+			if diff := cmp.Diff(map[string]string{"x": "1"}, c.data("a")); diff != "" {
+				t.Errorf("data (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A deletion may come before the generation that only reads was ever applied.
+func TestDeleteSparesWhatTheWorkOnlyReads(t *testing.T) {
+	c := newCluster(t)
+	w := c.newWork("web", c.configMap("a", nil), c.service("s"))
+	w.mustApply()
+	w.strategy(workv1.UpdateStrategy{Type: workv1.UpdateStrategyTypeReadOnly}, "", "configmaps")
+	b := w.bundle()
+	b.DeletedAt = time.Now()
+	if _, err := c.applier.Delete(c.ctx, b, w.last); err != nil {
+		t.Fatalf("Delete: %v", err)
+	}
+	if c.get(configMaps, c.namespace, "a") == nil {
+		t.Error("the object that is only read was deleted")
+	}
+	if c.get(services, c.namespace, "s") != nil {
+		t.Error("the service is still there")
 	}
 }
