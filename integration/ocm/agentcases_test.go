@@ -294,28 +294,33 @@ func testAgentSourceAway(w *world) {
 }
 
 // testAgentForeignPublishers: others publish as the CloudEvents specifications
-// say. Structured mode is understood, as OCM's peers understand it. Attributes
-// without prefix, as in the MQTT binding, they cannot read: such an event is
-// dropped and costs the others nothing.
+// say, in structured mode or with attributes without a prefix. What is no event
+// is dropped and costs the others nothing.
 func testAgentForeignPublishers(w *world) {
 	s := newSource(w)
 	stop := w.startAgent()
 	s.awaitAsked(0)
 
-	s.publish(unprefixed(s.spec("spec.create_request", sourceWork{name: "bare", version: 1, mode: "blue"})))
+	none := s.spec("spec.create_request", sourceWork{name: "none", version: 1, mode: "blue"})
+	delete(none.properties, "ce-specversion")
+	s.publish(none)
 
-	work := sourceWork{name: "structured", version: 1, mode: "blue"}
-	s.publish(structured(w.t, s.spec("spec.create_request", work)))
-	s.keep(work)
-	s.awaitApplied("structured", 1)
-	w.holds("structured", "blue")
+	want := map[string]int64{}
+	for name, as := range map[string]func(*testing.T, message) message{"structured": structured, "unprefixed": unprefixed} {
+		work := sourceWork{name: name, version: 1, mode: "blue"}
+		s.keep(work)
+		s.publish(as(w.t, s.spec("spec.create_request", work)))
+		s.awaitApplied(name, 1)
+		w.holds(name, "blue")
+		want[s.id(name)] = 1
+	}
 
 	stop()
 	w.startAgent()
-	if diff := cmp.Diff(map[string]int64{s.id("structured"): 1}, s.awaitAsked(1)); diff != "" {
+	if diff := cmp.Diff(want, s.awaitAsked(1)); diff != "" {
 		w.t.Errorf("the agent lists (-want +got):\n%s", diff)
 	}
-	w.holds("bare", "")
+	w.holds("none", "")
 }
 
 // testAgentMaestro: Maestro has other topics, names works by their ID, asks each
@@ -367,7 +372,7 @@ func structured(t *testing.T, m message) message {
 }
 
 // unprefixed is m as the MQTT binding of CloudEvents spells attributes.
-func unprefixed(m message) message {
+func unprefixed(_ *testing.T, m message) message {
 	bare := m
 	bare.properties = map[string]string{}
 	for key, value := range m.properties {

@@ -3,6 +3,7 @@ package ocm_test
 import (
 	"slices"
 	"strings"
+	"testing"
 )
 
 // testHubLifecycle: this project's hub serves an OCM work agent through the
@@ -97,7 +98,7 @@ func testHubSpecResync(w *world) {
 }
 
 // testHubForeignReports: what is old, is not the cluster's own or cannot be read
-// changes nothing; structured mode is understood.
+// changes nothing; all spellings of CloudEvents are understood.
 func testHubForeignReports(w *world) {
 	t, h, a := w.t, startHub(w), newAgent(w)
 	a.connect()
@@ -123,7 +124,7 @@ func testHubForeignReports(w *world) {
 		anotherLane:                         report(none),
 		"it claims another source":          report(func(p map[string]string) { p["ce-originalsource"] = "another-source" }),
 		"no such generation was sent":       report(func(p map[string]string) { p["ce-resourceversion"] = "2" }),
-		"attributes without prefix":         unprefixed(report(none)),
+		"it is no CloudEvent":               report(func(p map[string]string) { delete(p, "ce-specversion") }),
 		"nobody is deleting the work":       a.deleted(id, "web-tier", 1),
 		"it is about a work that is no one": a.report("7191eda0-1478-4abc-a625-69b6114a2f52", "unknown", 1, "unknown"),
 	} {
@@ -140,8 +141,10 @@ func testHubForeignReports(w *world) {
 			t.Errorf("%s: the report changed the work: %v", reason, err)
 		}
 	}
-	a.publish(structured(t, a.apply(other, agentWork{name: "other", generation: 1, message: "structured"})))
-	h.awaitStatus(a, "other", 1)
+	for spelling, as := range map[string]func(*testing.T, message) message{"structured": structured, "unprefixed": unprefixed} {
+		a.publish(as(t, a.apply(other, agentWork{name: "other", generation: 1, message: spelling})))
+		h.awaitStatus(a, "other", 1)
+	}
 	if err := h.status("web-tier", held.status); err != nil {
 		t.Errorf("in the end: %v", err)
 	}
@@ -171,6 +174,9 @@ func testHubAgentAway(w *world) {
 	a.disconnect()
 	for name, id := range map[string]string{"web-tier": id, "unheld": unheld} {
 		h.delete(name)
+		if work := h.get(name); work == nil || work.DeletionTimestamp == nil {
+			t.Fatalf("work %s is gone before its cluster said so", name)
+		}
 		o.await(id, "ce-deletiontimestamp")
 	}
 	delete(a.works, unheld) // The agent lost its memory of this one.
