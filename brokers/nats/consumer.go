@@ -52,6 +52,7 @@ type consumer struct {
 	// positions make no sense.
 	place position
 	held  *held
+	kept  bool // By the server, for whoever asks for it by name.
 }
 
 // consumerName is what the server knows the consumer of some filters of one
@@ -87,7 +88,7 @@ func (s *subscription) consumerConfig(name string, filters []brokers.Filter) jet
 		AckWait:       ackWait,
 		MaxDeliver:    -1,
 		MaxAckPending: sourceUnsettled,
-		Metadata:      map[string]string{filtersKey: digest(filters)},
+		Metadata:      map[string]string{filtersKey: digest(filters), instanceKey: s.t.instance},
 	}
 	if s.t.config.Role == brokers.RoleAgent {
 		cfg.MaxAckPending = s.t.settings.window
@@ -128,6 +129,7 @@ func (s *subscription) openConsumer(ctx context.Context, l *link, filters []brok
 		return nil, false, fmt.Errorf("consumer %s of stream %s: %w", cfg.Name, stream, err)
 	}
 	s.places[lane] = c.place.stream
+	s.mine[lane] = true
 	return c, resumed, nil
 }
 
@@ -136,6 +138,9 @@ func (s *subscription) openConsumer(ctx context.Context, l *link, filters []brok
 func (s *subscription) fromPosition(ctx context.Context, l *link, c *consumer, cfg *jetstream.ConsumerConfig) (bool, error) {
 	lane := c.filters[0].Lane
 	stream := s.t.settings.stream(lane)
+	if err := s.checkTakeover(ctx, l, lane, cfg.Name); err != nil {
+		return false, err
+	}
 	resumed := false
 	if kept := s.Resume(); kept != "" {
 		p, err := parsePosition(kept)
@@ -157,9 +162,14 @@ func (s *subscription) fromPosition(ctx context.Context, l *link, c *consumer, c
 		return false, err
 	}
 	c.held = s.newHeld(lane)
+	ctx, done := s.t.api(ctx, join("$JS.API.CONSUMER.CREATE", stream, cfg.Name, cfg.FilterSubject))
+	defer done()
 	var err error
-	c.pull, err = s.createConsumer(ctx, l, stream, *cfg)
-	return resumed, err
+	// It is never shared: if another process was faster, this fails.
+	if c.pull, err = l.js.CreateConsumer(ctx, stream, *cfg); err != nil {
+		return false, fmt.Errorf("create: %w", cause(ctx, noStream(err, stream)))
+	}
+	return resumed, nil
 }
 
 // reaches says whether the stream still has what a position refers to, or
@@ -194,6 +204,7 @@ func (s *subscription) reaches(ctx context.Context, l *link, lane brokers.Lane, 
 func (s *subscription) fromServer(ctx context.Context, l *link, c *consumer, cfg jetstream.ConsumerConfig) (bool, error) {
 	lane := c.filters[0].Lane
 	stream := s.t.settings.stream(lane)
+	c.kept = true
 	found, err := s.findConsumer(ctx, l, stream, cfg.Name)
 	if err != nil {
 		return false, err
@@ -204,7 +215,9 @@ func (s *subscription) fromServer(ctx context.Context, l *link, c *consumer, cfg
 	if found != nil {
 		have := found.CachedInfo().Config
 		if have.FilterSubject == cfg.FilterSubject && have.Metadata[filtersKey] == cfg.Metadata[filtersKey] && have.MaxAckPending == cfg.MaxAckPending {
-			c.pull = found
+			if c.pull, err = s.adopt(ctx, l, lane, found); err != nil {
+				return false, err
+			}
 			c.held = s.keptHeld(lane, found.CachedInfo().Created)
 			c.held.resend()
 			return true, nil

@@ -9,12 +9,12 @@
 // credentials file in the configuration is taken instead. Neither is logged.
 // Query parameters, all optional:
 //
-//	prefix=fleetcast  the first token of all subjects and, in upper case, of the streams' names
-//	window=256        events published but not confirmed; 64 for an agent, where it bounds
-//	                  the events received but not settled too
-//	storage=file      of the streams, or memory
-//	replicas=1        of the streams
-//	max-bytes=N       of each stream; unlimited by default
+//	prefix=fleetcast    the first token of all subjects and, in upper case, of the streams' names
+//	window=256          events published but not confirmed; 64 for an agent, where it bounds
+//	                    the events received but not settled too
+//	storage=file        of the streams, or memory
+//	replicas=1          of the streams
+//	max-bytes=N         of each stream; unlimited by default
 //	tombstone-age=720h  how long the streams keep deletions, and reports of any kind
 //
 // The last four are for sources, which make the streams.
@@ -62,6 +62,11 @@
 // An event that is not settled by the time its Subscribe call returns is given
 // back, and delivered at once to the next. After a crash that takes the 30
 // seconds, for a source; an agent starts from its position.
+//
+// An identity is for one process. An agent that finds its consumer replaced by
+// another process says so and leaves it to that for a minute at least, ever
+// longer if it goes on; one that was just started takes over at once. Two
+// sources of one ID share the durable consumer, and the first says so.
 //
 // A consumer or a stream that disappears, as when a server lost its disk, ends
 // the establishment. The next one delivers all that the stream has then.

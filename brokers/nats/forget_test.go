@@ -45,12 +45,10 @@ func TestDeletionsAreForgotten(t *testing.T) {
 	_, js := operator(t, s)
 	hub := open(t, s.url+"?max-bytes=20000&tombstone-age=1s", brokers.Config{Role: brokers.RoleSource, Name: "hub"})
 	defer hub.Close(t.Context())
-	alive := newEvent()
-	send(t, hub, work("hub", "c1", "alive"), alive)
+	send(t, hub, work("hub", "c1", "alive"), newEvent())
 	full := false
 	for i := 0; i < 10_000 && !full; i++ {
-		key := fmt.Sprint("w", i)
-		err := hub.Publish(t.Context(), work("hub", "c1", key), newDeletion())
+		err := hub.Publish(t.Context(), work("hub", "c1", fmt.Sprint("w", i)), newDeletion())
 		if full = errors.Is(err, brokers.ErrRefused); err != nil && !full {
 			t.Fatal(err)
 		}
@@ -58,8 +56,10 @@ func TestDeletionsAreForgotten(t *testing.T) {
 	if !full {
 		t.Log("the stream forgot faster than it was filled")
 	}
+	large := newEvent()
+	large.Data = make([]byte, 10_000)
 	until(t, "there is room again", func() bool {
-		return hub.Publish(t.Context(), work("hub", "c1", "new"), newEvent()) == nil
+		return hub.Publish(t.Context(), work("hub", "c1", "new"), large) == nil
 	})
 	stream, err := js.Stream(t.Context(), "FLEETCAST_SPEC")
 	if err != nil {

@@ -24,14 +24,17 @@ func newEvent() event.Event {
 func openFor(tb testing.TB, s *testServer, c brokers.Config) brokers.Transport {
 	tb.Helper()
 	tr := open(tb, s.url, c)
-	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := tr.Close(ctx); err != nil && !errors.Is(err, brokers.ErrClosed) {
-			tb.Errorf("close: %v", err)
-		}
-	})
+	tb.Cleanup(func() { closeNow(tb, tr) })
 	return tr
+}
+
+func closeNow(tb testing.TB, tr brokers.Transport) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := tr.Close(ctx); err != nil && !errors.Is(err, brokers.ErrClosed) {
+		tb.Errorf("close: %v", err)
+	}
 }
 
 // A listener is a running subscription.

@@ -27,7 +27,11 @@ type subscription struct {
 	held    map[brokers.Lane]*held
 	// places are those of the streams when the subscription was last established.
 	places map[brokers.Lane]string
-	told   string // The failure last logged.
+	// mine are the lanes whose consumers were established and not lost to
+	// another process since.
+	mine      map[brokers.Lane]bool
+	takeovers int    // By other processes, not long ago.
+	told      string // The failure last logged.
 }
 
 // Subscribe implements [brokers.Transport].
@@ -42,6 +46,7 @@ func (t *transport) Subscribe(ctx context.Context, s brokers.Subscription) error
 		names:        make(map[brokers.Lane]string),
 		held:         make(map[brokers.Lane]*held),
 		places:       make(map[brokers.Lane]string),
+		mine:         make(map[brokers.Lane]bool),
 	}
 	for _, f := range s.Filters {
 		if err := f.Validate(); err != nil {
@@ -70,6 +75,10 @@ func (t *transport) Subscribe(ctx context.Context, s brokers.Subscription) error
 			}
 			return nil
 		}
+		if errors.Is(err, errTakenOver) {
+			sub.giveWay(ctx)
+			continue
+		}
 		if errors.Is(err, errNoStream) {
 			t.restart(l, err)
 		}
@@ -91,7 +100,7 @@ func (s *subscription) tell(err error) {
 // once establishes the subscription and serves it until ctx or the link ends,
 // or something that it needs is lost.
 func (s *subscription) once(ctx context.Context, l *link) (established bool, reason error) {
-	e := &establishment{s: s, in: make(chan brokers.Delivery)}
+	e := &establishment{s: s, l: l, in: make(chan brokers.Delivery)}
 	defer e.close()
 	linked, cancel := joined(ctx, l.ctx)
 	defer cancel()
@@ -106,7 +115,12 @@ func (s *subscription) once(ctx context.Context, l *link) (established bool, rea
 	if s.Ready != nil {
 		s.Ready(brokers.Session{Resumed: resumed})
 	}
-	return true, e.serve(ctx, linked)
+	since := time.Now()
+	reason = e.serve(ctx, linked)
+	if time.Since(since) > takenOverMost {
+		s.takeovers = 0
+	}
+	return true, reason
 }
 
 // name returns the name of the consumer of a lane. It is the same for the life
@@ -159,6 +173,7 @@ func (s *subscription) end() {
 // An establishment is what a subscription has on one link.
 type establishment struct {
 	s          *subscription
+	l          *link
 	consumers  []*consumer
 	broadcasts []*natsgo.Subscription
 	messages   chan *natsgo.Msg
@@ -218,6 +233,10 @@ func (e *establishment) serve(ctx, linked context.Context) error {
 				stop(err)
 			}
 		})
+		if c.kept {
+			info := c.pull.CachedInfo()
+			wg.Go(func() { e.s.watchShared(running, e.l, c.filters[0].Lane, info.Name) })
+		}
 	}
 	if len(e.broadcasts) > 0 {
 		wg.Go(func() { e.feedBroadcasts(running) })

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,7 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 	t := &transport{
 		settings: s,
 		config:   c,
+		instance: rand.Text(),
 		log:      c.Logger().With("broker", brokers.Address(u)),
 		window:   make(chan struct{}, s.window),
 		changed:  make(chan struct{}),
@@ -51,6 +53,7 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 type transport struct {
 	settings settings
 	config   brokers.Config
+	instance string // Tells this process from others with its identity.
 	log      *slog.Logger
 	window   chan struct{} // Holds one value for each unconfirmed publish.
 	refusals refusals
