@@ -102,10 +102,10 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 	a.index.begin(id)
 	live, err := a.ensureAppliedWork(ctx, p, desired)
 	if err != nil {
-		a.bell.ring(a.index.end(id, p.key, asked, outcome{}, nil, "")...)
+		a.bell.ring(a.index.end(id, p.key, asked, outcome{}, nil, digest{})...)
 		return nil, fmt.Errorf("AppliedManifestWork %s: %w", desired.Name, err)
 	}
-	tell := a.index.end(id, p.key, asked, done(unchanged), live, "")
+	tell := a.index.end(id, p.key, asked, done(unchanged), live, digest{})
 	a.watches.attach(id, appliedWorkResource)
 	if h := a.held(p.key); h != nil && h.name != live.Name {
 		a.index.release(appliedWorkID(h.name), p.key)
@@ -268,11 +268,11 @@ func (a *Applier) writeInventory(ctx context.Context, key workKey, h *holding, e
 	live, err := a.client.works.Patch(call, h.name, types.MergePatchType, patch,
 		metav1.PatchOptions{FieldManager: updateManager}, "status")
 	if err != nil {
-		a.bell.ring(a.index.end(id, key, asked, outcome{}, nil, "")...)
+		a.bell.ring(a.index.end(id, key, asked, outcome{}, nil, digest{})...)
 		return fmt.Errorf("write the inventory of AppliedManifestWork %s: %w", h.name, err)
 	}
 	h.entries = entries
-	a.bell.ring(a.index.end(id, key, asked, done(unchanged), live, "")...)
+	a.bell.ring(a.index.end(id, key, asked, done(unchanged), live, digest{})...)
 	return nil
 }
 

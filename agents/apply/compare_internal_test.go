@@ -156,7 +156,7 @@ func FuzzReadManifests(f *testing.F) {
 		m.resource = resource{namespaced: true}
 		m.option.owned = true
 		live := toCreate(m, ownerRef("owner", "uid"))
-		if toUpdate(live, m, ownerRef("owner", "uid")) != nil {
+		if toUpdate(live, m, ownerRef("owner", "uid"), strictly) != nil {
 			t.Errorf("an object that was just made from %s differs from it", raw)
 		}
 	})

@@ -99,7 +99,7 @@ func (a *Applier) toDelete(ctx context.Context, key workKey, b codec.Bundle) ([]
 func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.AppliedManifestWork, keep func(entry) bool) (blockers []string, err error) {
 	id := appliedWorkID(live.Name)
 	a.index.begin(id)
-	defer func() { a.bell.ring(a.index.end(id, key, a.index.wanted(id, key), outcome{}, nil, "")...) }()
+	defer func() { a.bell.ring(a.index.end(id, key, a.index.wanted(id, key), outcome{}, nil, digest{})...) }()
 	if live.DeletionTimestamp == nil {
 		if err := a.markDeleted(ctx, live); err != nil {
 			return nil, fmt.Errorf("delete AppliedManifestWork %s: %w", live.Name, err)

@@ -45,10 +45,7 @@ type user struct {
 	// outcome is that of the last look, with a refusal that only a change of the
 	// object can cure, if any.
 	outcome outcome
-	// result is the digest of what the work's last write made of the object. An
-	// equal object is no drift, even if it differs from the manifest: the server
-	// or an admission webhook made it so, and would again.
-	result string
+	memory  memory
 }
 
 func (r *record) dirty() bool   { return r.gone || r.seen > r.version }
@@ -91,15 +88,29 @@ func (x *index) vouched(id objectID) bool {
 	return r != nil && !r.gone && r.version > 0 && r.target != nil && r.target.synced
 }
 
-// result returns the digest of what the work's last write for w made of the
-// object, if there was one.
-func (x *index) result(id objectID, key workKey, w want) string {
+// memory returns what the work remembers of its writes for w.
+func (x *index) memory(id objectID, key workKey, w want) memory {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if r := x.records[id]; r != nil && r.users[key].want == w {
-		return r.users[key].result
+		return r.users[key].memory
 	}
-	return ""
+	return memory{}
+}
+
+// remember takes down that the work wrote over the content of another, if it is
+// not empty.
+func (x *index) remember(id objectID, key workKey, w want, content string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.records[id]
+	if r == nil || content == "" {
+		return
+	}
+	if u, ok := r.users[key]; ok && u.want == w {
+		u.memory = u.memory.add(content)
+		r.users[key] = u
+	}
 }
 
 // begin marks the object as being changed by us. Every begin needs its end.
@@ -118,7 +129,7 @@ func (x *index) begin(id objectID) {
 // if that is not known. It returns the works to tell that the object changed
 // meanwhile. Works that want something else of the same object are not told:
 // two works would overwrite each other for ever.
-func (x *index) end(id objectID, key workKey, w want, o outcome, live metav1.Object, result string) []workKey {
+func (x *index) end(id objectID, key workKey, w want, o outcome, live metav1.Object, result digest) []workKey {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	r := x.records[id]
@@ -134,10 +145,14 @@ func (x *index) end(id objectID, key workKey, w want, o outcome, live metav1.Obj
 			r.gone = false
 		}
 		r.uid = live.GetUID()
-		if result == "" && r.users[key].want == w {
-			result = r.users[key].result
+		var past memory
+		if was := r.users[key]; was.want == w {
+			past = was.memory
 		}
-		r.users[key] = user{want: w, outcome: o, result: result}
+		if result != (digest{}) {
+			past.result = result
+		}
+		r.users[key] = user{want: w, outcome: o, memory: past}
 	}
 	if len(r.users) == 0 {
 		x.drop(id, r)

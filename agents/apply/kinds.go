@@ -23,6 +23,8 @@ type kindRule struct {
 	hashed bool
 	// emptyCounts says that an empty string in an exact field is a value.
 	emptyCounts bool
+	// same compares whole objects where even an empty selector is a value.
+	same func(live, desired map[string]any) bool
 	// keep copies into desired what the server or others may choose and the
 	// manifest does not.
 	keep func(desired, live map[string]any)
@@ -47,6 +49,11 @@ var kindRules = map[schema.GroupKind]kindRule{
 	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"}:        {exact: [][]string{{"rules"}, {"aggregationRule"}}, keep: keepAggregated},
 	{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"}:        {exact: [][]string{{"subjects"}, {"roleRef"}}, keep: defaultSubjects},
 	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}: {exact: [][]string{{"subjects"}, {"roleRef"}}, keep: defaultSubjects},
+
+	{Group: "networking.k8s.io", Kind: "NetworkPolicy"}: {same: sameNetworkPolicy},
+	{Group: "policy", Kind: "PodDisruptionBudget"}:      {same: sameDisruptionBudget},
+
+	{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}: {keep: keepConversionBundle},
 
 	{Group: "apps", Kind: "Deployment"}:  {keep: keepSpec("replicas")},
 	{Group: "apps", Kind: "StatefulSet"}: {keep: keepSpec("replicas")},
@@ -150,6 +157,14 @@ func keepJob(desired, live map[string]any) {
 	labels, _, _ := unstructured.NestedMap(live, "spec", "template", "metadata", "labels")
 	for key := range labels {
 		keepField(desired, live, "spec", "template", "metadata", "labels", key)
+	}
+}
+
+// keepConversionBundle keeps the certificate that an injector wrote.
+func keepConversionBundle(desired, live map[string]any) {
+	path := []string{"spec", "conversion", "webhook", "clientConfig"}
+	if _, ok, err := unstructured.NestedMap(desired, path...); ok && err == nil {
+		keepField(desired, live, append(path, "caBundle")...)
 	}
 }
 

@@ -33,18 +33,17 @@ func toCreate(m *manifest, owner metav1.OwnerReference) *unstructured.Unstructur
 // toUpdate returns the object to put in place of live for it to be as the
 // manifest says, or nil if it is.
 //
-// Labels, annotations and owners are merged. Everything else is left alone as
-// long as live contains it and the manifest is the one that was applied last;
-// of a new manifest the whole object is put, so that what the manifest dropped
-// goes.
-func toUpdate(live *unstructured.Unstructured, m *manifest, owner metav1.OwnerReference) *unstructured.Unstructured {
+// Labels, annotations and owners are merged. Everything else is put as a whole
+// if judged says so, or if the manifest is not the one that was applied last, so
+// that what the manifest dropped goes.
+func toUpdate(live *unstructured.Unstructured, m *manifest, owner metav1.OwnerReference, judged judgement) *unstructured.Unstructured {
 	rule := kindRules[m.gvk().GroupKind()]
 	desired := m.object.DeepCopy()
 	if rule.keep != nil {
 		rule.keep(desired.Object, live.Object)
 	}
 	annotations := desired.GetAnnotations()
-	replace := !rule.metadataOnly && !holds(live.Object, desired.Object, rule, builtIn(m.meta.Group))
+	replace := !rule.metadataOnly && !judged(live.Object, desired.Object, rule)
 	if rule.tracksHash() {
 		annotations = mergeMap(annotations, map[string]string{api.SpecHashAnnotation: m.sum})
 		replace = replace || live.GetAnnotations()[api.SpecHashAnnotation] != m.sum
@@ -74,6 +73,26 @@ func toUpdate(live *unstructured.Unstructured, m *manifest, owner metav1.OwnerRe
 	return out
 }
 
+// A judgement says whether the content of live, without metadata and status, may
+// stay as it is.
+type judgement func(live, desired map[string]any, rule kindRule) bool
+
+// strictly accepts what holds every value of the manifest, zeros as well.
+func strictly(live, desired map[string]any, rule kindRule) bool {
+	return holds(live, desired, rule, false)
+}
+
+// leniently lets zero values be absent in types that do not store them.
+func leniently(group string) judgement {
+	return func(live, desired map[string]any, rule kindRule) bool {
+		return holds(live, desired, rule, builtIn(group))
+	}
+}
+
+// always and never go without a look at the content.
+func always(_, _ map[string]any, _ kindRule) bool { return true }
+func never(_, _ map[string]any, _ kindRule) bool  { return false }
+
 // holds compares everything but metadata and status.
 func holds(live, desired map[string]any, rule kindRule, zeroIsAbsent bool) bool {
 	for _, path := range rule.exact {
@@ -82,6 +101,9 @@ func holds(live, desired map[string]any, rule kindRule, zeroIsAbsent bool) bool 
 		if !equal(have, want, zeroIsAbsent && !rule.emptyCounts) {
 			return false
 		}
+	}
+	if rule.same != nil && !rule.same(live, desired) {
+		return false
 	}
 	for field, want := range desired {
 		switch field {

@@ -2,10 +2,6 @@ package apply
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"maps"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -21,9 +17,7 @@ type task struct {
 	owner metav1.OwnerReference
 	// fresh says that the object is most likely not there yet.
 	fresh bool
-	// known is the digest of what our last write for this very manifest came
-	// to; empty if there was none.
-	known string
+	known memory
 }
 
 // applied is what a strategy did.
@@ -31,8 +25,11 @@ type applied struct {
 	outcome outcome
 	// live is the object as it is now; nil if it is absent or unknown.
 	live metav1.Object
-	// result is the digest of live, if it was written.
-	result string
+	// result is what live is taken for from now on, if it was written or judged
+	// for the first time.
+	result digest
+	// undone is the content of another's making that was written over.
+	undone string
 }
 
 // conflictTries is how often a read and a write are tried when others write the
@@ -49,7 +46,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	if o, ok := a.index.outcome(id, p.key, asked); ok {
 		return o
 	}
-	t := task{manifest: m, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.result(id, p.key, asked)}
+	t := task{manifest: m, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked)}
 	a.index.begin(id)
 	did := strategies[m.option.strategy](ctx, a.client, t)
 	if did.outcome.err != nil && typeMissing(did.outcome.err) {
@@ -59,6 +56,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 			did = a.untilServed(ctx, t, did)
 		}
 	}
+	a.index.remember(id, p.key, asked, did.undone)
 	tell := a.index.end(id, p.key, asked, did.outcome, did.live, did.result)
 	if did.live != nil {
 		a.watches.attach(id, m.resource.GroupVersionResource)
@@ -76,21 +74,4 @@ func liveObject(u *unstructured.Unstructured) metav1.Object {
 		return nil
 	}
 	return u
-}
-
-// digestLive is the digest of what clients write into an object: without what
-// the server counts and what controllers report.
-func digestLive(u *unstructured.Unstructured) string {
-	content := make(map[string]any, len(u.Object))
-	maps.Copy(content, u.Object)
-	delete(content, "status")
-	content["metadata"] = map[string]any{
-		"uid": string(u.GetUID()), "labels": u.GetLabels(), "annotations": u.GetAnnotations(), "ownerReferences": u.GetOwnerReferences(),
-	}
-	raw, err := json.Marshal(content)
-	if err != nil {
-		return "" // Never equal to a digest, so the object is compared anew.
-	}
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:16])
 }

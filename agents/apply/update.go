@@ -54,29 +54,61 @@ func createObject(ctx context.Context, c *client, t task) (did applied, exists b
 	return applied{outcome: done(created), live: live, result: digestLive(live)}, false
 }
 
+// updateObject writes the object if it is not as our last write left it. Is that
+// not known, for the agent is new to it, it is enough that the object holds what
+// the manifest says; what it holds beside that is taken for settled.
 func updateObject(ctx context.Context, c *client, t task, live *unstructured.Unstructured) (did applied, conflict bool) {
 	if live.GetDeletionTimestamp() != nil {
 		return applied{outcome: withPresence(failure(t.gvk(), errDeleting), present), live: live}, false
 	}
-	next := toUpdate(live, t.manifest, t.owner)
-	if next == nil {
+	now, judged, foreign := digestLive(live), judgement(strictly), false
+	switch past := t.known; {
+	case past.result == now:
 		return applied{outcome: done(unchanged), live: live}, false
+	case past.result == (digest{}):
+		// Whether a zero of the manifest was taken away or is never stored shows
+		// when it is written once.
+	case past.result.content == now.content:
+		judged = always
+	case past.undid(now.content):
+		judged = leniently(t.meta.Group)
+	default:
+		judged, foreign = never, true
 	}
-	if t.known != "" && t.known == digestLive(live) {
-		return applied{outcome: done(unchanged), live: live, result: t.known}, false
+	next := toUpdate(live, t.manifest, t.owner, judged)
+	if next == nil {
+		did = applied{outcome: done(unchanged), live: live}
+		if t.known.result == (digest{}) {
+			did.result = now
+		}
+		return did, false
 	}
 	after, err := c.update(ctx, t.manifest, next)
+	if apierrors.IsInvalid(err) {
+		// What others added to the object, beside all that the manifest says, may
+		// be such that it cannot be taken back.
+		milder := toUpdate(live, t.manifest, t.owner, leniently(t.meta.Group))
+		if milder == nil {
+			return applied{outcome: done(unchanged), live: live, result: now}, false
+		}
+		if digestLive(milder).content == now.content {
+			after, err = c.update(ctx, t.manifest, milder)
+		}
+	}
 	switch {
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
 		return applied{}, true
 	case err != nil:
 		return applied{outcome: withPresence(failure(t.gvk(), err), present)}, false
 	}
-	a := configured
+	did = applied{outcome: done(configured), live: after, result: digestLive(after)}
 	if after.GetResourceVersion() == live.GetResourceVersion() {
-		a = unchanged
+		did.outcome = done(unchanged)
 	}
-	return applied{outcome: done(a), live: after, result: digestLive(after)}, false
+	if foreign {
+		did.undone = now.content
+	}
+	return did, false
 }
 
 // unread is the outcome of an object that could not be looked at.

@@ -1,0 +1,63 @@
+package apply
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// A digest identifies what clients write into an object, without what the
+// server counts and what controllers report. The zero value is that of none.
+type digest struct {
+	// whole is over content and the metadata that clients write, content over
+	// all but metadata and status.
+	whole, content string
+}
+
+func digestLive(u *unstructured.Unstructured) digest {
+	content := maps.Clone(u.Object)
+	delete(content, "status")
+	delete(content, "metadata")
+	d := digest{content: digestJSON(content)}
+	d.whole = digestJSON([]any{
+		d.content, u.GetUID(), u.GetLabels(), u.GetAnnotations(), u.GetOwnerReferences(),
+	})
+	return d
+}
+
+func digestJSON(v any) string {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return "" // Objects come from JSON, so there is no such value.
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:16])
+}
+
+// A memory is what one work remembers of one object that it wrote. It is lost
+// with the process, and with a new manifest.
+type memory struct {
+	// result is what the work's last write made of the object. An object equal
+	// to it is no drift, even if it differs from the manifest: the server or an
+	// admission webhook made it so, and would again.
+	result digest
+	// undone are contents of others' making that the work wrote over. One that
+	// comes back is left alone where it contains the manifest: somebody insists
+	// on it, and two who insist would write for ever.
+	undone []string
+}
+
+// mostUndone bounds what is remembered per object; the oldest goes first.
+const mostUndone = 8
+
+func (m memory) undid(content string) bool { return slices.Contains(m.undone, content) }
+
+func (m memory) add(content string) memory {
+	m.undone = append(slices.Clone(m.undone), content)
+	m.undone = m.undone[max(0, len(m.undone)-mostUndone):]
+	return m
+}
