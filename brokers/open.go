@@ -48,6 +48,10 @@ type Config struct {
 	// CredentialsFile is a NATS credentials file.
 	CredentialsFile string
 
+	// CheckOnly has a driver check the URL and this configuration and return no
+	// transport: it connects to nothing. See Drivers.Check.
+	CheckOnly bool
+
 	// Log is where connection changes are told. Default: nowhere.
 	Log *slog.Logger
 }
@@ -130,4 +134,12 @@ func (d Drivers) Open(ctx context.Context, rawURL string, c Config) (Transport, 
 		return nil, fmt.Errorf("open broker %s: %w", Address(u), err)
 	}
 	return t, nil
+}
+
+// Check says whether Open would take the URL and the configuration, without
+// connecting to anything: a connection may take another process's session.
+func (d Drivers) Check(ctx context.Context, rawURL string, c Config) error {
+	c.CheckOnly = true
+	_, err := d.Open(ctx, rawURL, c)
+	return err
 }

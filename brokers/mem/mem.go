@@ -260,7 +260,7 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 	if u.Opaque != "" || u.User != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%s is not a mem URL: write mem: or mem://name", u.Redacted())
 	}
-	if err := c.Validate(); err != nil {
+	if err := c.Validate(); err != nil || c.CheckOnly {
 		return nil, err
 	}
 	if u.Host == "" {

@@ -122,3 +122,14 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckOnly: the configuration is checked, and nothing is opened.
+func TestCheckOnly(t *testing.T) {
+	for url, ok := range map[string]bool{"mqtt://127.0.0.1:1": true, "mqtt://127.0.0.1:1?tpics=a/b": false} {
+		drivers := brokers.Drivers{"mqtt": Open}
+		err := drivers.Check(t.Context(), url, brokers.Config{Role: brokers.RoleSource, Name: "hub1"})
+		if (err == nil) != ok {
+			t.Errorf("Check(%s) = %v, want ok %v", url, err, ok)
+		}
+	}
+}

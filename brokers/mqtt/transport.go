@@ -82,7 +82,7 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 		return nil, err
 	}
 	secrets := newCredentials(o, c)
-	if err := secrets.check(o.tls); err != nil {
+	if err := secrets.check(o.tls); err != nil || c.CheckOnly {
 		return nil, err
 	}
 	t := newTransport(o, c, secrets)

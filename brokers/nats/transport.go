@@ -27,7 +27,7 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFiles(c); err != nil {
+	if err := checkFiles(c); err != nil || c.CheckOnly {
 		return nil, err
 	}
 	t := &transport{

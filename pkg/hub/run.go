@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"time"
 
@@ -73,21 +72,17 @@ func Run(ctx context.Context, c Config) error {
 // replica comes to lead. It opens nothing: a connection with the leader's
 // client ID would take the leader's session away.
 func (c *Config) checkBroker(ctx context.Context) error {
-	checked := *c
-	checked.Drivers = make(brokers.Drivers, len(c.Drivers))
-	for scheme := range c.Drivers {
-		checked.Drivers[scheme] = func(context.Context, *url.URL, brokers.Config) (brokers.Transport, error) {
-			return nil, nil // Opens nothing on purpose.
-		}
-	}
-	_, err := checked.openBroker(ctx)
-	return err
+	return c.Drivers.Check(ctx, c.Broker.URL, c.brokerConfig())
+}
+
+func (c *Config) brokerConfig() brokers.Config {
+	bc := c.Broker.Config
+	bc.Role, bc.Name, bc.Log = brokers.RoleSource, c.SourceID, c.Log
+	return bc
 }
 
 func (c *Config) openBroker(ctx context.Context) (brokers.Transport, error) {
-	bc := c.Broker.Config
-	bc.Role, bc.Name, bc.Log = brokers.RoleSource, c.SourceID, c.Log
-	return c.Drivers.Open(ctx, c.Broker.URL, bc)
+	return c.Drivers.Open(ctx, c.Broker.URL, c.brokerConfig())
 }
 
 func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) error {
