@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"bytes"
-	"crypto/tls"
 	"log/slog"
 	"math/bits"
 	"sync"
@@ -18,8 +17,7 @@ import (
 //
 //   - Beyond a client's Receive Maximum, it sends events that it forgets before
 //     they are acknowledged, and stops for good after as many. Here it does not
-//     learn the Receive Maximum, so it sends at once whatever there is; clients
-//     must take more than they asked for.
+//     learn the Receive Maximum, and an mqttFlow holds events back instead.
 //   - It keeps a client's packets of both directions under one set of numbers,
 //     though each side counts for itself. A packet from the client makes it
 //     forget the unacknowledged event that went to the client under the same
@@ -78,7 +76,7 @@ const commonName = "certificate-common-name"
 func (h *mqttHook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	// What the client says in its place does not count.
 	cl.Properties.Props.User = nil
-	if conn, ok := cl.Net.Conn.(*tls.Conn); ok {
+	if conn := flow(cl).tls(); conn != nil {
 		if chains := conn.ConnectionState().VerifiedChains; len(chains) > 0 {
 			cl.Properties.Props.User = []packets.UserProperty{{Key: commonName, Val: chains[0][0].Subject.CommonName}}
 		}
@@ -105,7 +103,18 @@ func mqttClient(cl *mqtt.Client) MQTTClient {
 func (h *mqttHook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	switch pk.FixedHeader.Type {
 	case packets.Connect:
+		if f := flow(cl); f != nil {
+			f.limit(pk.Properties.ReceiveMaximum)
+		}
 		pk.Properties.ReceiveMaximum = 0
+	case packets.Puback, packets.Pubcomp:
+		if f := flow(cl); f != nil {
+			f.acknowledged(pk.PacketID)
+		}
+	case packets.Pubrec:
+		if f := flow(cl); f != nil && pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
+			f.acknowledged(pk.PacketID)
+		}
 	case packets.Publish, packets.Subscribe, packets.Unsubscribe:
 		if pk.PacketID == 0 {
 			break

@@ -91,7 +91,7 @@ func (l *mqttListener) Serve(establish listeners.EstablishFn) {
 		}
 		l.clients.Go(func() {
 			defer l.untrack(conn)
-			if err := establish(l.ID(), conn); err != nil {
+			if err := establish(l.ID(), &mqttFlow{Conn: conn}); err != nil {
 				l.log.Debug("connection ended", "remote", conn.RemoteAddr(), "err", err)
 			}
 		})

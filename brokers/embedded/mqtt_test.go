@@ -222,6 +222,11 @@ func TestMQTTRestartKeepsSubscriptions(t *testing.T) {
 // dialMQTT connects as the client "raw" without clean start.
 func dialMQTT(t *testing.T, u *url.URL, expiry uint32) net.Conn {
 	t.Helper()
+	return dialMQTTWith(t, u, expiry, nil)
+}
+
+func dialMQTTWith(t *testing.T, u *url.URL, expiry uint32, receiveMaximum *uint16) net.Conn {
+	t.Helper()
 	c, err := net.Dial("tcp", u.Host)
 	if err != nil {
 		t.Fatal(err)
@@ -231,6 +236,7 @@ func dialMQTT(t *testing.T, u *url.URL, expiry uint32) net.Conn {
 	connect := packets.NewControlPacket(packets.CONNECT)
 	content := connect.Content.(*packets.Connect)
 	content.ClientID, content.KeepAlive, content.Properties.SessionExpiryInterval = "raw", 60, &expiry
+	content.Properties.ReceiveMaximum = receiveMaximum
 	if _, err := connect.WriteTo(c); err != nil {
 		t.Fatal(err)
 	}
@@ -263,8 +269,8 @@ func subscribeRaw(t *testing.T, c net.Conn, filter string) byte {
 	return suback.Reasons[0]
 }
 
-// More than the Receive Maximum is queued, and all of it comes; what was not
-// acknowledged comes again.
+// More than the Receive Maximum is queued, and all of it comes, as it is
+// acknowledged; what was not comes again.
 func TestMQTTBeyondReceiveMaximum(t *testing.T) {
 	const n = 500
 	m := startMQTT(t, embedded.MQTTOptions{})
@@ -274,15 +280,74 @@ func TestMQTTBeyondReceiveMaximum(t *testing.T) {
 	for _, id := range idsMQTT(n) {
 		publishMQTT(t, hub, mqttTopic, mqttEvent(id, 10))
 	}
-	got := listenMQTT(t, agent, n, func(string) bool { return false })
-	if diff := cmp.Diff(idsMQTT(n), got); diff != "" {
+	got := listenMQTT(t, agent, 5, func(string) bool { return false })
+	if diff := cmp.Diff(idsMQTT(n)[:5], got); diff != "" {
 		t.Errorf("events (-sent +came):\n%s", diff)
 	}
 	closeMQTT(t, agent)
 	got = listenMQTT(t, openMQTT(t, m, brokers.RoleAgent, "c1", "receive-maximum=5"), n, nil)
 	if diff := cmp.Diff(idsMQTT(n), got); diff != "" {
-		t.Errorf("unacknowledged events on the next connection (-sent +came):\n%s", diff)
+		t.Errorf("all events on the next connection (-sent +came):\n%s", diff)
 	}
+}
+
+// A client never has more unacknowledged events than it asked for, whether they
+// were queued before it came or not, and gets the next for each that it
+// acknowledges, in order. What is no event is not held back.
+func TestMQTTHonoursReceiveMaximum(t *testing.T) {
+	const n, most = 40, 3
+	m := startMQTT(t, embedded.MQTTOptions{})
+	hub := openMQTT(t, m, brokers.RoleSource, "s", "")
+	client := dialMQTT(t, m.URL(), 3600)
+	subscribeRaw(t, client, "sources/+/clusters/c1/sourceevents")
+	_ = client.Close()
+	for _, id := range idsMQTT(n)[:n/2] {
+		publishMQTT(t, hub, mqttTopic, mqttEvent(id, 10))
+	}
+	receiveMaximum := uint16(most)
+	client = dialMQTTWith(t, m.URL(), 3600, &receiveMaximum)
+	for _, id := range idsMQTT(n)[n/2:] {
+		publishMQTT(t, hub, mqttTopic, mqttEvent(id, 10))
+	}
+
+	var came []string
+	var unacknowledged []uint16
+	for len(came) < n {
+		for len(unacknowledged) < min(most, n-len(came)+len(unacknowledged)) {
+			p := readPublish(t, client)
+			came = append(came, p.Properties.User[slices.IndexFunc(p.Properties.User, func(u packets.User) bool { return u.Key == "ce-id" })].Value)
+			unacknowledged = append(unacknowledged, p.PacketID)
+		}
+		// The answer would come after an event too many, if there were one.
+		if _, err := packets.NewControlPacket(packets.PINGREQ).WriteTo(client); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := packets.ReadPacket(client); err != nil || p.Type != packets.PINGRESP {
+			t.Fatalf("%v, %v came with %d of %d events unacknowledged, want the answer to a ping", p, err, len(unacknowledged), most)
+		}
+		acknowledge := packets.NewControlPacket(packets.PUBACK)
+		acknowledge.Content.(*packets.Puback).PacketID = unacknowledged[0]
+		if _, err := acknowledge.WriteTo(client); err != nil {
+			t.Fatal(err)
+		}
+		unacknowledged = unacknowledged[1:]
+	}
+	if diff := cmp.Diff(idsMQTT(n), came); diff != "" {
+		t.Errorf("events (-sent +came):\n%s", diff)
+	}
+}
+
+func readPublish(t *testing.T, c net.Conn) *packets.Publish {
+	t.Helper()
+	p, err := packets.ReadPacket(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish, ok := p.Content.(*packets.Publish)
+	if !ok {
+		t.Fatalf("the broker sent %v, want an event", p)
+	}
+	return publish
 }
 
 // Both sides count their packets from one, and neither disturbs the other.
