@@ -108,7 +108,8 @@ func claims(t *testing.T, u *unstructured.Unstructured) []string {
 	}
 	var names []string
 	for _, item := range list {
-		name, _, _ := unstructured.NestedString(item.(map[string]any), "metadata", "name")
+		claim, _ := item.(map[string]any)
+		name, _, _ := unstructured.NestedString(claim, "metadata", "name")
 		names = append(names, name)
 	}
 	return names

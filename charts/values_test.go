@@ -64,7 +64,8 @@ func compareWithSchema(t *testing.T, path string, schema, values map[string]any)
 			t.Errorf("%s.%s has a schema and no default", path, name)
 		}
 		if below, ok := value.(map[string]any); ok {
-			compareWithSchema(t, path+"."+name, property.(map[string]any), below)
+			nested, _ := property.(map[string]any)
+			compareWithSchema(t, path+"."+name, nested, below)
 		}
 	}
 	for name := range values {
