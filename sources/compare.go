@@ -26,43 +26,86 @@ const (
 	// clustersRetry is the wait before the list of clusters is asked for again
 	// after an error.
 	clustersRetry = 5 * time.Second
+
+	// listTries is how often the works of a cluster are listed before its
+	// question, though it is still owed its answer, is acknowledged.
+	listTries = 8
+
+	// unsavedPause is the wait before a cluster is asked for a report that could
+	// not be saved. It doubles each time, up to Options.CompareInterval.
+	unsavedPause = time.Minute
 )
 
-// owedToCluster is what a comparison with one cluster shall answer, and when
-// the last one was.
+// owedToCluster is what a comparison with one cluster shall answer, and what
+// was before.
 type owedToCluster struct {
 	question *codec.SpecResync
 	delivery brokers.Delivery // Of question.
 	due      bool             // Compare even without a question.
-	last     time.Time
+	last     time.Time        // The last comparison.
+	answered time.Time        // The last one that answered a question.
+
+	unsaved   int       // Comparisons in a row for reports that could not be saved.
+	unsavedAt time.Time // When the last one was asked for.
 }
 
 // ask remembers that a cluster waits for an answer. A question replaces an
-// older one that was not answered yet.
+// older one that was not answered yet. One that has to wait, because the cluster
+// was answered just now, is acknowledged at once: left open for so long, the
+// questions of a few clusters could fill the broker's window for all.
 func (d *Dispatcher) ask(q codec.SpecResync, in brokers.Delivery) {
-	d.owe(q.Cluster, 0, func(o *owedToCluster) {
-		if o.question != nil {
-			o.delivery.Done(nil)
-		}
-		o.question, o.delivery = &q, in
-	})
+	d.mu.Lock()
+	o := d.owedLocked(q.Cluster)
+	settled := o.delivery
+	wait := d.options.AnswerPause - time.Since(o.answered)
+	o.question, o.delivery = &q, in
+	if wait > 0 {
+		o.delivery = brokers.Delivery{}
+	}
+	d.mu.Unlock()
+	settled.Done(nil)
+	if wait > 0 {
+		in.Done(nil)
+	}
+	d.clusters.AddAfter(q.Cluster, struct{}{}, wait)
 }
 
-// owe notes what a cluster is owed and queues the cluster, after at least delay
-// and the pause that clusters are given.
-func (d *Dispatcher) owe(cluster string, delay time.Duration, note func(*owedToCluster)) {
+// compareAfter has a cluster compared after at least delay and ComparePause.
+func (d *Dispatcher) compareAfter(cluster string, delay time.Duration) {
 	d.mu.Lock()
+	o := d.owedLocked(cluster)
+	o.due = true
+	delay = max(delay, d.options.ComparePause-time.Since(o.last))
+	d.mu.Unlock()
+	d.clusters.AddAfter(cluster, struct{}{}, delay)
+}
+
+// askForUnsaved has a cluster asked again for a report that could not be saved,
+// later each time.
+func (d *Dispatcher) askForUnsaved(cluster string) {
+	d.mu.Lock()
+	o := d.owedLocked(cluster)
+	o.unsavedAt = time.Now()
+	if o.due {
+		d.mu.Unlock()
+		return // Soon, or with the others.
+	}
+	wait := d.options.CompareInterval
+	if n := o.unsaved; n < 10 {
+		wait = min(wait, unsavedPause<<n)
+	}
+	o.unsaved++
+	d.mu.Unlock()
+	d.compareAfter(cluster, wait)
+}
+
+func (d *Dispatcher) owedLocked(cluster string) *owedToCluster {
 	o, ok := d.owed[cluster]
 	if !ok {
 		o = &owedToCluster{}
 		d.owed[cluster] = o
 	}
-	note(o)
-	if !o.last.IsZero() {
-		delay = max(delay, d.options.ComparePause-time.Since(o.last))
-	}
-	d.mu.Unlock()
-	d.clusters.AddAfter(cluster, struct{}{}, delay)
+	return o
 }
 
 // scheduleComparisons has all clusters compared when a session was established,
@@ -99,17 +142,19 @@ func (d *Dispatcher) compareAll(ctx context.Context) error {
 	}
 	d.dropIdle()
 	for i, cluster := range clusters {
-		d.owe(cluster, time.Duration(i)*compareSpacing, func(o *owedToCluster) { o.due = true })
+		d.compareAfter(cluster, time.Duration(i)*compareSpacing)
 	}
 	return nil
 }
 
-// dropIdle forgets clusters that are owed nothing and may be compared at once.
+// dropIdle forgets clusters that are owed nothing, may be compared at once and
+// had no trouble lately.
 func (d *Dispatcher) dropIdle() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for cluster, o := range d.owed {
-		if o.question == nil && !o.due && time.Since(o.last) >= d.options.ComparePause {
+		if o.question == nil && !o.due && time.Since(o.last) >= d.options.ComparePause &&
+			time.Since(o.answered) >= d.options.AnswerPause && time.Since(o.unsavedAt) >= 2*d.options.CompareInterval {
 			delete(d.owed, cluster)
 		}
 	}
@@ -134,6 +179,9 @@ func (d *Dispatcher) compareCluster(ctx context.Context, cluster string) {
 		if ctx.Err() == nil {
 			wait := d.clusters.Retry(cluster, struct{}{})
 			d.log.Debug("works of a cluster cannot be listed, trying again", "cluster", cluster, "err", err, "after", wait)
+			if !errors.Is(err, ErrNotLoaded) && d.clusters.Failures(cluster, struct{}{}) >= listTries {
+				d.settleQuestion(cluster)
+			}
 		}
 		return
 	}
@@ -147,6 +195,9 @@ func (d *Dispatcher) compareCluster(ctx context.Context, cluster string) {
 	}
 	question, delivery := o.question, o.delivery
 	o.question, o.delivery, o.due, o.last = nil, brokers.Delivery{}, false, time.Now()
+	if question != nil {
+		o.answered = o.last
+	}
 	d.mu.Unlock()
 
 	if question != nil {
@@ -156,15 +207,27 @@ func (d *Dispatcher) compareCluster(ctx context.Context, cluster string) {
 			d.once.warn("unknown"+cluster, "cluster holds works that this source does not know; they stay there untouched",
 				"cluster", cluster, "works", unknown)
 		}
-		d.requeue(cluster, lacking, true)
-		delivery.Done(nil)
+		d.answer(cluster, lacking, delivery)
 	} else {
-		d.requeue(cluster, unreported(held), false)
+		for _, k := range d.sendable(cluster, unreported(held)) {
+			d.works.Add(cluster, k)
+		}
 	}
 	if err := d.askForStatus(ctx, cluster, held); err != nil && ctx.Err() == nil {
 		d.log.Debug("cluster cannot be asked for statuses, trying again", "cluster", cluster, "err", err)
-		d.owe(cluster, d.options.ComparePause, func(o *owedToCluster) { o.due = true })
+		d.compareAfter(cluster, d.options.ComparePause)
 	}
+}
+
+// settleQuestion acknowledges a question that cannot be answered for long. It
+// is still owed its answer.
+func (d *Dispatcher) settleQuestion(cluster string) {
+	d.mu.Lock()
+	o := d.owedLocked(cluster)
+	delivery := o.delivery
+	o.delivery = brokers.Delivery{}
+	d.mu.Unlock()
+	delivery.Done(nil)
 }
 
 // lacks compares what the source holds for a cluster with what its agent says
@@ -199,20 +262,16 @@ func unreported(held []Held) []Held {
 	return out
 }
 
-// requeue queues works, except for those known not to be sendable.
-func (d *Dispatcher) requeue(cluster string, works []Held, answer bool) {
+// sendable returns the keys of works, except for those known not to be
+// sendable.
+func (d *Dispatcher) sendable(cluster string, works []Held) []Key {
+	keys := make([]Key, 0, len(works))
 	for _, h := range works {
-		k := Key{Cluster: cluster, ID: h.ID}
-		if d.givenUp(k, h.Generation) {
-			continue
+		if k := (Key{Cluster: cluster, ID: h.ID}); !d.givenUp(k, h.Generation) {
+			keys = append(keys, k)
 		}
-		if answer {
-			d.mu.Lock()
-			d.answering[k] = struct{}{}
-			d.mu.Unlock()
-		}
-		d.works.Add(cluster, k)
 	}
+	return keys
 }
 
 // askForStatus sends the hashes of the statuses that the source holds. A

@@ -32,8 +32,13 @@ type Options struct {
 	CompareInterval time.Duration
 
 	// ComparePause is the shortest time between two comparisons with the same
-	// cluster, whoever asked for them. Default 2 seconds.
+	// cluster that it did not ask for. Default 2 seconds.
 	ComparePause time.Duration
+
+	// AnswerPause is the shortest time between two answers to questions of the
+	// same cluster, so that one that asks in a loop costs little. A cluster that
+	// was not answered for so long is answered at once. Default 15 seconds.
+	AnswerPause time.Duration
 
 	// Log is where the dispatcher tells what an operator acts on. Default:
 	// nowhere.
@@ -53,6 +58,9 @@ func (o Options) withDefaults() Options {
 	if o.ComparePause <= 0 {
 		o.ComparePause = 2 * time.Second
 	}
+	if o.AnswerPause <= 0 {
+		o.AnswerPause = 15 * time.Second
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -64,7 +72,7 @@ func (o Options) withDefaults() Options {
 // one dispatcher may run for a source ID at any time.
 type Dispatcher struct {
 	id        string
-	source    Source
+	source    *guard
 	transport brokers.Transport
 	options   Options
 	log       *slog.Logger
@@ -75,15 +83,17 @@ type Dispatcher struct {
 	works    *queue.Queue[string, Key]
 	reports  *queue.Queue[string, Key]
 	clusters *queue.Queue[string, struct{}]
+	outcomes *queue.Queue[string, Key]
 	ready    chan struct{} // Holds one value while a pass over all clusters is due.
 
-	mu        sync.Mutex
-	down      error                     // Why no session is established; nil if one is.
-	sessions  int                       // How many were established.
-	answering map[Key]struct{}          // Queued works that answer a SpecResync.
-	refused   map[Key]refusal           // Works that cannot be sent as they are.
-	pending   map[Key]*pendingReport    // Reports not taken by a worker yet.
-	owed      map[string]*owedToCluster // Comparisons that clusters wait for.
+	mu       sync.Mutex
+	down     error                     // Why no session is established; nil if one is.
+	sessions int                       // How many were established.
+	answers  map[string]*answer        // Under way, by cluster.
+	refused  map[Key]refusal           // Works that cannot be sent.
+	untold   map[Key]outcome           // What a Refuser shall hear.
+	pending  map[Key]*pendingReport    // Reports not taken by a worker yet.
+	owed     map[string]*owedToCluster // Comparisons that clusters wait for.
 }
 
 var errNoSession = errors.New("no session with the broker yet")
@@ -94,22 +104,26 @@ func NewDispatcher(sourceID string, src Source, t brokers.Transport, o Options) 
 	o = o.withDefaults()
 	d := &Dispatcher{
 		id:        sourceID,
-		source:    src,
+		source:    &guard{source: src},
 		transport: t,
 		options:   o,
 		log:       o.Log.With("source", sourceID),
 		works:     queue.New[string, Key](queue.Options{}),
 		reports:   queue.New[string, Key](queue.Options{}),
 		clusters:  queue.New[string, struct{}](queue.Options{}),
+		outcomes:  queue.New[string, Key](queue.Options{}),
 		ready:     make(chan struct{}, 1),
 		down:      errNoSession,
-		answering: map[Key]struct{}{},
+		answers:   map[string]*answer{},
 		refused:   map[Key]refusal{},
+		untold:    map[Key]outcome{},
 		pending:   map[Key]*pendingReport{},
 		owed:      map[string]*owedToCluster{},
 	}
 	d.once.log = d.log
 	d.metrics = newMetrics(d)
+	d.source.refuser, _ = src.(Refuser)
+	d.source.log, d.source.panics = d.log, d.metrics.panics
 	return d
 }
 
@@ -143,6 +157,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	workers(d.options.ReportWorkers, d.takeReports)
 	workers(min(d.options.Workers, compareWorkers), d.compareClusters)
 	workers(1, d.scheduleComparisons)
+	if d.source.refuser != nil {
+		workers(outcomeWorkers, d.tellOutcomes)
+	}
 	return group.Wait()
 }
 

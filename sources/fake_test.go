@@ -127,8 +127,11 @@ func (s *fakeSource) Refused(_ context.Context, k sources.Key, generation int64,
 	why := "sent"
 	if reason != nil {
 		why = "invalid"
-		if sources.TooLarge(reason) {
+		switch {
+		case sources.TooLarge(reason):
 			why = "too large"
+		case sources.RefusedByBroker(reason):
+			why = "refused"
 		}
 	}
 	s.refused = append(s.refused, fmt.Sprintf("%s/%s@%d %s", k.Cluster, k.ID, generation, why))

@@ -41,6 +41,7 @@ type metrics struct {
 	reports      *prometheus.CounterVec
 	refused      prometheus.Counter
 	unknownWorks prometheus.Counter
+	panics       prometheus.Counter
 	depth        []prometheus.Collector
 }
 
@@ -79,6 +80,10 @@ func newMetrics(d *Dispatcher) *metrics {
 			Name: "fleetcast_source_unknown_works_total",
 			Help: "Works listed by clusters that the source does not hold.",
 		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleetcast_source_panics_total",
+			Help: "Calls of the source that panicked and are tried again.",
+		}),
 		depth: []prometheus.Collector{
 			depth("works", d.works.Len),
 			depth("reports", d.reports.Len),
@@ -90,7 +95,7 @@ func newMetrics(d *Dispatcher) *metrics {
 // Collectors returns the metrics of this dispatcher. The process registers them.
 func (d *Dispatcher) Collectors() []prometheus.Collector {
 	m := d.metrics
-	return append([]prometheus.Collector{m.events, m.publish, m.bytes, m.reports, m.refused, m.unknownWorks}, m.depth...)
+	return append([]prometheus.Collector{m.events, m.publish, m.bytes, m.reports, m.refused, m.unknownWorks, m.panics}, m.depth...)
 }
 
 func (m *metrics) received(typ, result string) {

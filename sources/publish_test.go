@@ -1,6 +1,7 @@
 package sources_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -255,6 +256,75 @@ func TestRefusedIsTriedInANewSession(t *testing.T) {
 		f.ready()
 		pass(time.Minute)
 		if diff := cmp.Diff([]string{"c1/a@2 too large", "c1/a@2 sent"}, src.refused); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// forgetful is a source that cannot note what became of its works.
+type forgetful struct{ *fakeSource }
+
+func (s forgetful) Refused(ctx context.Context, k sources.Key, generation int64, reason error) error {
+	_ = s.fakeSource.Refused(ctx, k, generation, reason)
+	return errors.New("status is forbidden")
+}
+
+// TestOnlyTheNoteIsTriedAgain when a source cannot note what became of a work:
+// the work is not sent or refused again.
+func TestOnlyTheNoteIsTriedAgain(t *testing.T) {
+	for name, failure := range map[string]error{"sent": nil, "too large": brokers.ErrTooLarge} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, f := forgetful{newSource(bundle("c1", "a", 1))}, &fakeTransport{}
+				src.held["c1"] = []sources.Held{{ID: "a", Generation: 1, Reported: 1}}
+				tries := 0
+				f.publish = func(_ brokers.Topic, m codec.Message) error {
+					if _, ok := m.(codec.Bundle); ok {
+						tries++
+						return failure
+					}
+					return nil
+				}
+				d := run(t, src, f, sources.Options{})
+				f.ready()
+				d.Changed(sources.Key{Cluster: "c1", ID: "a"})
+				pass(10 * time.Minute)
+				if tries != 1 {
+					t.Errorf("one unchanged work was published %d times", tries)
+				}
+				if n := len(src.refused); n < 5 || n > 40 {
+					t.Errorf("the source was told %d times in 10 minutes, want a growing pause", n)
+				}
+			})
+		})
+	}
+}
+
+// TestBrokerGoesOnRefusing: the source hears of it once, and of the end of it.
+func TestBrokerGoesOnRefusing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		tries := 0
+		f.publish = func(_ brokers.Topic, m codec.Message) error {
+			if _, ok := m.(codec.Bundle); !ok {
+				return nil
+			}
+			if tries++; tries <= 10 {
+				return fmt.Errorf("publish %d: %w", tries, brokers.ErrRefused)
+			}
+			return nil
+		}
+		d := run(t, src, f, sources.Options{CompareInterval: time.Hour})
+		f.ready()
+		d.Changed(src.put(bundle("c1", "a", 2)))
+		for tries < 2 {
+			pass(100 * time.Millisecond)
+		}
+		if src.refused != nil {
+			t.Errorf("after two tries the source heard %v: a permission may be on its way", src.refused)
+		}
+		pass(10 * time.Minute)
+		if diff := cmp.Diff([]string{"c1/a@2 refused", "c1/a@2 sent"}, src.refused); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})

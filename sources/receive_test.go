@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -217,7 +219,7 @@ func TestVerdictsAcknowledge(t *testing.T) {
 	}
 }
 
-func TestReportsAreRetriedAndThenKept(t *testing.T) {
+func TestReportsAreRetriedAndThenGivenUp(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reason   string
 		err      error
@@ -225,7 +227,7 @@ func TestReportsAreRetriedAndThenKept(t *testing.T) {
 		want     string
 	}{
 		"for a while":     {reason: "an API server restarts", err: errors.New("refused"), failures: 5, want: "acknowledged"},
-		"for good":        {reason: "the broker keeps what cannot be saved", err: errors.New("refused"), failures: 1000, want: "kept"},
+		"for good":        {reason: "what stays open fills the window of all clusters", err: errors.New("refused"), failures: 1000, want: "acknowledged"},
 		"not loaded long": {reason: "a source that fills up is no failure", err: sources.ErrNotLoaded, failures: 15, want: "acknowledged"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -251,6 +253,112 @@ func TestReportsAreRetriedAndThenKept(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnsavedReportIsAskedFor: a report that was given up comes again when its
+// cluster is asked for it, which costs less the longer it goes on.
+func TestUnsavedReportIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		src.held["c1"] = []sources.Held{{ID: "a", Generation: 1, Reported: 1, StatusHash: strings.Repeat("ab", 32)}}
+		var broken atomic.Bool
+		broken.Store(true)
+		src.report = func(codec.Report) (sources.Verdict, error) {
+			if broken.Load() {
+				return "", errors.New("etcdserver: request is too large")
+			}
+			return sources.Accepted, nil
+		}
+		run(t, src, f, sources.Options{CompareInterval: time.Hour})
+		f.ready()
+		pass(time.Minute)
+		f.take()
+		send := func() *settlement {
+			return f.deliver(t, toSource("c1"), encode(t, report(t, bundle("c1", "a", 1), 7), codec.Update))
+		}
+		// An agent answers each question with the report that the source lacks.
+		asked := func(within time.Duration) (n int) {
+			for end := time.Now().Add(within); time.Now().Before(end); pass(time.Second) {
+				for range f.take() {
+					n++
+					send()
+				}
+			}
+			return n
+		}
+		send()
+		if n := asked(5 * time.Minute); n == 0 {
+			t.Error("within 5 minutes the cluster is not asked for the report that could not be saved")
+		}
+		if n := asked(6 * time.Hour); n < 6 || n > 20 {
+			t.Errorf("asked %d times in 6 hours, want about once per hour", n)
+		}
+		broken.Store(false)
+		if n := asked(2 * time.Hour); n == 0 {
+			t.Error("never asked after the source could save again")
+		}
+		if got := send(); got.String() != "acknowledged" {
+			t.Errorf("%s, want acknowledged", got)
+		}
+	})
+}
+
+// TestUnorderedReportIsAskedAbout: a source that could not tell whether a report
+// was the newest has its cluster compared at once.
+func TestUnorderedReportIsAskedAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		src.held["c1"] = []sources.Held{{ID: "a", Generation: 1, Reported: 1, StatusHash: strings.Repeat("ab", 32)}}
+		src.report = func(codec.Report) (sources.Verdict, error) { return sources.Unordered, nil }
+		run(t, src, f, sources.Options{})
+		f.ready()
+		pass(10 * time.Second)
+		f.take()
+		f.deliver(t, toSource("c1"), encode(t, report(t, bundle("c1", "a", 1), 7), codec.Update))
+		if diff := cmp.Diff([]string{"c1 status? 1"}, f.take()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestPanicsOfTheSource cost the work its turn and nothing else anything.
+func TestPanicsOfTheSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		var reads, saves atomic.Int64
+		src.bundleErr = func(k sources.Key) error {
+			if k.ID == "bad" && reads.Add(1) <= 3 {
+				panic("read")
+			}
+			return nil
+		}
+		src.report = func(r codec.Report) (sources.Verdict, error) {
+			if r.ID == "bad" && saves.Add(1) <= 3 {
+				panic("save")
+			}
+			return sources.Accepted, nil
+		}
+		d := run(t, src, f, sources.Options{Workers: 1, ReportWorkers: 1})
+		f.ready()
+		for _, id := range []string{"bad", "good"} {
+			d.Changed(src.put(bundle("c1", id, 1)))
+		}
+		bad := f.deliver(t, toSource("c1"), encode(t, report(t, bundle("c1", "bad", 1), 7), codec.Update))
+		good := f.deliver(t, toSource("c1"), encode(t, report(t, bundle("c1", "good", 1), 7), codec.Update))
+		if got := good.String() + ", " + bad.String(); got != "acknowledged, open" {
+			t.Errorf("reports: %s; want acknowledged, open", got)
+		}
+		if diff := cmp.Diff([]string{"c1/good@1 create_request"}, f.takeBundles()); diff != "" {
+			t.Errorf("while one work panics (-want +got):\n%s", diff)
+		}
+		pass(time.Minute)
+		if bad.String() != "acknowledged" {
+			t.Errorf("the report is %s after the panics, want acknowledged", bad)
+		}
+		if diff := cmp.Diff([]string{"c1/bad@1 create_request"}, f.takeBundles()); diff != "" {
+			t.Errorf("after the panics (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // TestStopLeavesReportsWithTheBroker: what was not saved is delivered to the

@@ -8,9 +8,11 @@ import (
 	"github.com/fleetcast-io/fleetcast/codec"
 )
 
-// reportTries is how often a report is offered to the source before it is left
-// with the broker: over a minute with the queue's delays, which outlasts a
-// restart of an API server.
+// reportTries is how often a report is offered to the source before it is given
+// up: over a minute with the queue's delays, which outlasts a restart of an API
+// server. It is not left with the broker then: where acknowledgements are in
+// order, it would fill the window and stop the reports of all clusters. Its
+// cluster has it still and is asked for it.
 const reportTries = 8
 
 // A pendingReport is the newest report on one work with the deliveries it
@@ -84,6 +86,9 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 		d.metrics.reported(verdict)
 		d.reports.Forget(k.Cluster, k)
 		p.settle(nil)
+		if verdict == Unordered {
+			d.compareAfter(k.Cluster, 0)
+		}
 		d.log.Debug("report taken", "cluster", k.Cluster, "id", k.ID, "generation", p.report.Generation, "verdict", verdict)
 		return
 	case ctx.Err() != nil:
@@ -94,8 +99,10 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 	if p.tries >= reportTries {
 		d.metrics.reported(verdictFailed)
 		d.reports.Forget(k.Cluster, k)
-		p.settle(err)
-		d.log.Warn("report cannot be saved and stays with the broker", "cluster", k.Cluster, "id", k.ID, "err", err)
+		p.settle(nil)
+		d.askForUnsaved(k.Cluster)
+		d.once.warn("unsaved"+k.Cluster, "report cannot be saved; its cluster is asked for it again later",
+			"cluster", k.Cluster, "id", k.ID, "err", err)
 		return
 	}
 	d.hold(k, p)

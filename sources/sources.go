@@ -12,7 +12,10 @@
 //   - A cluster that is slow or away delays no other cluster: keys are queued
 //     by cluster and served in turn.
 //   - A report is acknowledged to the broker when Source.Report returned nil:
-//     when it is safe.
+//     when it is safe. One that cannot be saved for over a minute is given up;
+//     its cluster, which has it, is asked for it again.
+//   - A question is acknowledged when what it called for is with the broker, or
+//     cannot be sent now, and at once when its cluster asks too often.
 //   - Cluster and source of a report or a question are those of its address. An
 //     event that claims another is dropped and counted.
 //   - A source that is not loaded answers nothing, and nothing is answered with
@@ -55,7 +58,7 @@ type Source interface {
 
 	// Report takes what a cluster says of one of its works. It decides by
 	// generation and sequence whether the report is news, and returns the
-	// verdict; an error means that the report is not safe yet and shall come
+	// verdict; an error means that the report is not safe yet and is given to it
 	// again.
 	Report(ctx context.Context, r codec.Report) (Verdict, error)
 }
@@ -76,9 +79,10 @@ type Held struct {
 // A Verdict is what became of a report.
 type Verdict string
 
-// Verdicts. All but Accepted mean that nothing changed.
+// Verdicts. All but Accepted and Unordered mean that nothing changed.
 const (
 	Accepted  Verdict = "accepted"
+	Unordered Verdict = "unordered" // Accepted, but there may be a newer one: its cluster is asked.
 	Unchanged Verdict = "unchanged" // The source has this status already.
 	Stale     Verdict = "stale"     // An older sequence or generation.
 	Foreign   Verdict = "foreign"   // The work belongs to another cluster.
@@ -86,10 +90,12 @@ const (
 	Invalid   Verdict = "invalid"   // The source can never save this status.
 )
 
-// A Refuser is a Source that wants to know which of its works can never be
-// sent as they are. Refused is called once per generation and reason. With a nil
-// reason it says that the work was sent: that is called after every publish,
-// since an earlier process may have refused, and must be cheap.
+// A Refuser is a Source that wants to know which of its works cannot be sent:
+// as they are, or because the broker goes on refusing them (see RefusedByBroker).
+// Refused is called once per generation and reason, and never concurrently for
+// one work. With a nil reason it says that the work was sent: that is called
+// after every publish, since an earlier process may have refused, and must be
+// cheap. After an error it is called again, with what is true then.
 type Refuser interface {
 	Refused(ctx context.Context, k Key, generation int64, reason error) error
 }
@@ -100,3 +106,7 @@ func TooLarge(reason error) bool {
 	return errors.Is(reason, brokers.ErrTooLarge) ||
 		errors.Is(reason, codec.ErrMetadataTooLarge) || errors.Is(reason, codec.ErrPayloadTooLarge)
 }
+
+// RefusedByBroker says of the reason given to a Refuser that the broker refuses
+// the work for now: for want of permission, or over quota. It is still tried.
+func RefusedByBroker(reason error) bool { return errors.Is(reason, brokers.ErrRefused) }
