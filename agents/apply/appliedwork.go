@@ -99,6 +99,7 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 		desired.Name = have[0].Name
 	}
 	id := appliedWorkID(desired.Name)
+	before := a.index.version(id)
 	a.index.begin(id)
 	live, err := a.ensureAppliedWork(ctx, p, desired)
 	if err != nil {
@@ -107,6 +108,7 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 	}
 	tell := a.index.end(id, p.key, asked, done(unchanged), live, digest{})
 	a.watches.attach(id, appliedWorkResource)
+	a.watches.compare(before, live)
 	if h := a.held(p.key); h != nil && h.name != live.Name {
 		a.index.release(appliedWorkID(h.name), p.key)
 	}

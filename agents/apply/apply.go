@@ -10,7 +10,8 @@
 // point leaves nothing that its successor does not know.
 //
 // An object is written only if it differs from its manifest. While a watch
-// vouches that nothing happened to it, it is not even read. Manifests that
+// vouches that nothing happened to it, it is not even read, but for once per
+// Options.Verify. Manifests that
 // cannot be applied cost the others of the work nothing.
 //
 // # What it deletes
@@ -66,6 +67,12 @@ type Options struct {
 	// Recheck is how often works are told to look at objects that no watch
 	// covers, and to try what was refused. Default: 5 min.
 	Recheck time.Duration
+	// Verify is for how long the word of a watch is taken: an object that was not
+	// read for longer is read at the next Apply, even if nothing seems to have
+	// happened to it. A cluster that was restored from a backup makes watches
+	// silent without an error. Until then, applying what did not change costs no
+	// call. Default: 10 min.
+	Verify time.Duration
 	// Discovery is how often the same missing kind is asked for, at most.
 	// Default: 10 s.
 	Discovery time.Duration
@@ -88,6 +95,7 @@ func (o Options) withDefaults() Options {
 	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
 	o.MaxWatches = cmp.Or(o.MaxWatches, 256)
 	o.Recheck = cmp.Or(o.Recheck, 5*time.Minute)
+	o.Verify = cmp.Or(o.Verify, 10*time.Minute)
 	o.Discovery = cmp.Or(o.Discovery, 10*time.Second)
 	o.Establish = cmp.Or(o.Establish, 10*time.Second)
 	o.Limits.Manifests = cmp.Or(o.Limits.Manifests, 500)
@@ -130,7 +138,7 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 	a := &Applier{
 		options: o, client: c, metrics: m, log: o.Log,
 		mapper:   newMapper(c.types.ServerResourcesForGroupVersion, o.Discovery),
-		index:    newIndex(),
+		index:    newIndex(o.Verify),
 		bell:     newBell(bellInterval, o.Changed),
 		holdings: make(map[workKey]*holding),
 	}

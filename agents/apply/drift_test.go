@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -128,5 +129,21 @@ func TestBeyondTheLimitOfWatches(t *testing.T) {
 	w.mustApply()
 	if diff := cmp.Diff(map[string]string{"x": "1"}, c.data("a")); diff != "" {
 		t.Errorf("data (-want +got):\n%s", diff)
+	}
+}
+
+// A watch may be silent for ever without an error, so its word is not taken for
+// longer than Verify.
+func TestTheWordOfAWatchGrowsOld(t *testing.T) {
+	c := newCluster(t)
+	c.restart(apply.Options{Verify: time.Nanosecond})
+	c.run()
+	w := c.newWork("web", c.configMap("a", nil))
+	w.mustApply()
+	c.wire.requests()
+	w.mustApply()
+	path := "GET /api/v1/namespaces/" + c.namespace + "/configmaps/a"
+	if got := c.wire.requests(); !slices.Contains(got, path) {
+		t.Errorf("requests = %v, want the object read again", got)
 	}
 }

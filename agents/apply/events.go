@@ -61,6 +61,7 @@ func (e *events) see(obj any, deleted bool) error {
 	}
 	x := e.watches.index
 	x.mu.Lock()
+	e.target.latest = max(e.target.latest, version)
 	tell := x.see(e.id(o), version, deleted)
 	x.mu.Unlock()
 	e.watches.bell.ring(tell...)
@@ -68,7 +69,9 @@ func (e *events) see(obj any, deleted bool) error {
 }
 
 // Replace implements cache.ReflectorStore: it gets the state of all objects as
-// of a resource version. Of objects that we know in a later one it says nothing.
+// of a resource version. Of objects that we know in a later one it says nothing,
+// unless the version is below one that this watch has reported: then the
+// cluster's store was replaced by an older one, and nothing is known any more.
 func (e *events) Replace(list []any, resourceVersion string) error {
 	asOf, ok := parseVersion(resourceVersion)
 	if !ok {
@@ -81,6 +84,11 @@ func (e *events) Replace(list []any, resourceVersion string) error {
 		missing[id] = struct{}{}
 	}
 	var tell []workKey
+	if asOf < e.target.latest {
+		x.rewind(e.target)
+		tell = usersOf(x, e.target)
+	}
+	e.target.latest = asOf
 	for _, obj := range list {
 		o, err := meta.Accessor(obj)
 		if err != nil {

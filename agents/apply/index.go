@@ -3,6 +3,7 @@ package apply
 import (
 	"strconv"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -46,6 +47,8 @@ type user struct {
 	// object can cure, if any.
 	outcome outcome
 	memory  memory
+	// read is when that was.
+	read time.Time
 }
 
 func (r *record) dirty() bool   { return r.gone || r.seen > r.version }
@@ -54,14 +57,19 @@ func (r *record) settled() bool { return r.version > 0 && r.busy == 0 && !r.dirt
 // An index knows the applied objects by name. It holds a few hundred bytes per
 // object and none of its content.
 type index struct {
+	verify time.Duration // Immutable.
+
 	mu      sync.Mutex
 	records map[objectID]*record
 }
 
-func newIndex() *index { return &index{records: make(map[objectID]*record)} }
+func newIndex(verify time.Duration) *index {
+	return &index{verify: verify, records: make(map[objectID]*record)}
+}
 
 // outcome returns what became of the object when the work last asked for
-// exactly w, if a live watch vouches that nothing happened to it since.
+// exactly w, if a live watch vouches that nothing happened to it since, and it
+// is not too long ago.
 func (x *index) outcome(id objectID, key workKey, w want) (outcome, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -70,7 +78,7 @@ func (x *index) outcome(id objectID, key workKey, w want) (outcome, bool) {
 		return outcome{}, false
 	}
 	u, ok := r.users[key]
-	if !ok || u.want != w {
+	if !ok || u.want != w || time.Since(u.read) >= x.verify {
 		return outcome{}, false
 	}
 	o := u.outcome
@@ -113,6 +121,16 @@ func (x *index) remember(id objectID, key workKey, w want, content string) {
 	}
 }
 
+// version returns that of the last state that was looked at, 0 if none was.
+func (x *index) version(id objectID) uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r := x.records[id]; r != nil {
+		return r.version
+	}
+	return 0
+}
+
 // begin marks the object as being changed by us. Every begin needs its end.
 func (x *index) begin(id objectID) {
 	x.mu.Lock()
@@ -152,7 +170,7 @@ func (x *index) end(id objectID, key workKey, w want, o outcome, live metav1.Obj
 		if result != (digest{}) {
 			past.result = result
 		}
-		r.users[key] = user{want: w, outcome: o, memory: past}
+		r.users[key] = user{want: w, outcome: o, memory: past, read: time.Now()}
 	}
 	if len(r.users) == 0 {
 		x.drop(id, r)

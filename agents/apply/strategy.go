@@ -47,6 +47,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 		return o
 	}
 	t := task{manifest: m, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked)}
+	before := a.index.version(id)
 	a.index.begin(id)
 	did := strategies[m.option.strategy](ctx, a.client, t)
 	if did.outcome.err != nil && typeMissing(did.outcome.err) {
@@ -60,6 +61,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	tell := a.index.end(id, p.key, asked, did.outcome, did.live, did.result)
 	if did.live != nil {
 		a.watches.attach(id, m.resource.GroupVersionResource)
+		a.watches.compare(before, did.live)
 	}
 	a.bell.ring(tell...)
 	if isCRD(m.gvk()) && (did.outcome.action == created || did.outcome.action == configured) {

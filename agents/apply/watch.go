@@ -25,10 +25,11 @@ type target struct {
 	namespace string
 	cancel    context.CancelFunc // Nil while no watch runs.
 
-	// objects and synced are guarded by the index. synced says that events are
+	// objects, synced and latest are guarded by the index. synced says that events are
 	// coming in: what they do not mention did not change.
 	objects map[objectID]struct{}
 	synced  bool
+	latest  uint64 // The highest version that the watch reported.
 
 	complaint string // What went wrong last; guarded by the index.
 }
