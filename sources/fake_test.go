@@ -138,6 +138,13 @@ func (s *fakeSource) Refused(_ context.Context, k sources.Key, generation int64,
 	return nil
 }
 
+// heard is what Refused was called with.
+func (s *fakeSource) heard() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.refused)
+}
+
 func (s *fakeSource) sequences() []codec.Sequence {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -229,7 +229,7 @@ func TestRefusedWorks(t *testing.T) {
 				}
 				d.Changed(src.put(bundle("c1", "a", 3)))
 				synctest.Wait()
-				if diff := cmp.Diff([]string{tc.want, "c1/a@3 sent"}, src.refused[:2]); diff != "" {
+				if diff := cmp.Diff([]string{tc.want, "c1/a@3 sent"}, src.heard()[:2]); diff != "" {
 					t.Errorf("%s: what the source heard (-want +got):\n%s", tc.reason, diff)
 				}
 			})
@@ -255,7 +255,7 @@ func TestRefusedIsTriedInANewSession(t *testing.T) {
 		roomy.Store(true)
 		f.ready()
 		pass(time.Minute)
-		if diff := cmp.Diff([]string{"c1/a@2 too large", "c1/a@2 sent"}, src.refused); diff != "" {
+		if diff := cmp.Diff([]string{"c1/a@2 too large", "c1/a@2 sent"}, src.heard()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
@@ -277,10 +277,10 @@ func TestOnlyTheNoteIsTriedAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				src, f := forgetful{newSource(bundle("c1", "a", 1))}, &fakeTransport{}
 				src.held["c1"] = []sources.Held{{ID: "a", Generation: 1, Reported: 1}}
-				tries := 0
+				var tries atomic.Int64
 				f.publish = func(_ brokers.Topic, m codec.Message) error {
 					if _, ok := m.(codec.Bundle); ok {
-						tries++
+						tries.Add(1)
 						return failure
 					}
 					return nil
@@ -289,10 +289,10 @@ func TestOnlyTheNoteIsTriedAgain(t *testing.T) {
 				f.ready()
 				d.Changed(sources.Key{Cluster: "c1", ID: "a"})
 				pass(10 * time.Minute)
-				if tries != 1 {
-					t.Errorf("one unchanged work was published %d times", tries)
+				if n := tries.Load(); n != 1 {
+					t.Errorf("one unchanged work was published %d times", n)
 				}
-				if n := len(src.refused); n < 5 || n > 40 {
+				if n := len(src.heard()); n < 5 || n > 40 {
 					t.Errorf("the source was told %d times in 10 minutes, want a growing pause", n)
 				}
 			})
@@ -304,27 +304,27 @@ func TestOnlyTheNoteIsTriedAgain(t *testing.T) {
 func TestBrokerGoesOnRefusing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, f := newSource(), &fakeTransport{}
-		tries := 0
+		var tries atomic.Int64
 		f.publish = func(_ brokers.Topic, m codec.Message) error {
 			if _, ok := m.(codec.Bundle); !ok {
 				return nil
 			}
-			if tries++; tries <= 10 {
-				return fmt.Errorf("publish %d: %w", tries, brokers.ErrRefused)
+			if n := tries.Add(1); n <= 10 {
+				return fmt.Errorf("publish %d: %w", n, brokers.ErrRefused)
 			}
 			return nil
 		}
 		d := run(t, src, f, sources.Options{CompareInterval: time.Hour})
 		f.ready()
 		d.Changed(src.put(bundle("c1", "a", 2)))
-		for tries < 2 {
+		for tries.Load() < 2 {
 			pass(100 * time.Millisecond)
 		}
-		if src.refused != nil {
-			t.Errorf("after two tries the source heard %v: a permission may be on its way", src.refused)
+		if heard := src.heard(); heard != nil {
+			t.Errorf("after two tries the source heard %v: a permission may be on its way", heard)
 		}
 		pass(10 * time.Minute)
-		if diff := cmp.Diff([]string{"c1/a@2 refused", "c1/a@2 sent"}, src.refused); diff != "" {
+		if diff := cmp.Diff([]string{"c1/a@2 refused", "c1/a@2 sent"}, src.heard()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
