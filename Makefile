@@ -13,6 +13,7 @@ LINT       := $(TOOLS)/golangci-lint-2.15.0
 DATA       ?= $(CURDIR)/.fleetcast
 CLUSTERS   ?= 2
 BROKER     ?= nats
+REGISTRY   ?= ghcr.io/fleetcast-io
 T          ?= 30s
 
 export GOTOOLCHAIN := local
@@ -31,11 +32,14 @@ build: $(STANDALONE) ## Build the programs into bin/
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast-agent ./cmd/agent
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast ./cmd/fleetcast
 
+# What the API server says its version is, for clients that ask.
+KUBERNETES := -X k8s.io/component-base/version.gitVersion=v1.36.3
+
 # The first build compiles an API server and takes minutes; later ones seconds.
 .PHONY: $(STANDALONE)
 $(STANDALONE):
 	@[[ -x $@ ]] || echo 'building an API server, which takes some minutes the first time ...' >&2
-	go build -C cmd/standalone -ldflags '$(LDFLAGS)' -o $@ .
+	go build -C cmd/standalone -ldflags '$(LDFLAGS) $(KUBERNETES)' -o $@ .
 
 .PHONY: demo
 demo: build ## Show a work on its way: hub, broker and two clusters on this machine
@@ -45,6 +49,17 @@ demo: build ## Show a work on its way: hub, broker and two clusters on this mach
 .PHONY: up
 up: build ## Leave hub, broker and clusters running, with their data in .fleetcast/
 	$(STANDALONE) up --data-dir $(DATA) --clusters $(CLUSTERS) --broker $(BROKER)
+
+CA_CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
+IMAGE := $(CURDIR)/dist/image
+
+.PHONY: image
+image: ## Build the images of hub and agent with docker
+	rm -rf $(IMAGE) && mkdir -p $(IMAGE)/data && cp $(CA_CERTIFICATES) $(IMAGE)/ca-certificates.crt
+	for n in hub agent; do \
+		CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(LDFLAGS)' -o $(IMAGE)/fleetcast-$$n ./cmd/$$n; \
+		docker build --target $$n --tag $(REGISTRY)/fleetcast-$$n:$(VERSION) --file Dockerfile $(IMAGE); \
+	done
 
 ##@ Checks
 
@@ -60,9 +75,16 @@ integration: build ## Run the tests against mosquitto, nats-server, containers a
 	go test -tags integration -race -count=1 -timeout 40m ./integration/...
 	cd integration/containers && go vet ./... && go test -count=1 -timeout 20m ./...
 
+.PHONY: charts
+charts: $(STANDALONE) ## Run the tests of the Helm charts
+	cd charts && go vet ./... && go test ./...
+
 .PHONY: lint
 lint: $(LINT) ## Check style and import rules
 	$(LINT) run ./...
+	cd cmd/standalone && $(LINT) run ./...
+	cd integration/containers && $(LINT) run ./...
+	cd charts && $(LINT) run ./...
 
 $(LINT):
 	@mkdir -p $(TOOLS)
@@ -78,12 +100,14 @@ verify: generate ## Fail if something generated or tidied differs from what is c
 	go mod tidy -diff
 	cd cmd/standalone && go mod tidy -diff
 	cd integration/containers && go mod tidy -diff
+	cd charts && go mod tidy -diff
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	git diff --exit-code
 
 .PHONY: golden
 golden: ## Write golden files again; look at the diff before you commit it
 	go test ./codec ./pkg/cli -update
+	cd charts && go test -run TestGolden . -update
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for T (30s)
