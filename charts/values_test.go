@@ -85,8 +85,10 @@ func TestWarnings(t *testing.T) {
 		{"one replica", "hub", `{broker: {url: "tls://a"}, replicas: 1}`, []string{"one replica"}},
 		{"no broker", "hub", `{broker: {url: "mem:"}}`, []string{"no cluster can be reached"}},
 		{"nothing to say of a good agent", "agent", `{clusterName: c1, broker: {url: "tls://a"}, rbac: {profile: admin}}`, nil},
-		{"everything at once", "agent", `{clusterName: c1, broker: {url: "nats://a"}, rbac: {profile: cluster-admin}, persistence: {enabled: false}}`,
-			[]string{"works may do everything", "without TLS", "nothing is kept"}},
+		{
+			"everything at once", "agent", `{clusterName: c1, broker: {url: "nats://a"}, rbac: {profile: cluster-admin}, persistence: {enabled: false}}`,
+			[]string{"works may do everything", "without TLS", "nothing is kept"},
+		},
 		{"nothing to say of a good broker", "broker", `{tls: {existingSecret: a}, clusters: [c1]}`, nil},
 		{"a broker to try", "broker", `{allowInsecure: true, persistence: {enabled: false}}`, []string{"no TLS", "may do everything", "nothing is kept"}},
 		{"users without TLS", "broker", `{allowInsecure: true, auth: {existingSecret: a}}`, []string{"no TLS"}},
