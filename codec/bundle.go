@@ -20,12 +20,20 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
+// DeleteOptionAnnotation is in the metadata of a deletion that leaves objects
+// behind and holds the work's spec.deleteOption as JSON. A deletion carries no
+// spec, and the agent may have missed the generation that says what is to stay.
+// Other agents ignore it. Deletions that take everything are as OCM's, without
+// it; there the last option that the agent got counts.
+const DeleteOptionAnnotation = "work.fleetcast.io/delete-option"
+
 // NewBundle describes a ManifestWork for the wire. The ID is the work's UID, or
 // ResourceID of its name where it has none; the generation is that of
 // api.GenerationAnnotation or else metadata.generation. A work with a deletion
 // timestamp becomes a deletion, without its manifests. A deletion needs none of
 // what people put into metadata: what cannot be sent of it is left out, down to
-// what identifies the work, and a generation that cannot be read from the
+// what identifies the work and says which objects stay (see
+// DeleteOptionAnnotation), and a generation that cannot be read from the
 // annotation is that of metadata.generation.
 //
 // Managed fields and kubectl's last applied configuration are never sent. The
@@ -61,8 +69,17 @@ func newBundle(source string, w *workv1.ManifestWork) (Bundle, error) {
 	meta := w.ObjectMeta
 	meta.UID = types.UID(b.ID)
 	deleting := !w.DeletionTimestamp.IsZero()
+	if deleting {
+		if meta.Annotations, err = withDeleteOption(meta.Annotations, w.Spec.DeleteOption); err != nil {
+			return Bundle{}, err
+		}
+	}
 	if b.Metadata, err = formatMetadata(meta); err != nil && deleting {
-		b.Metadata, err = formatMetadata(identity(meta))
+		what := identity(meta)
+		if what.Annotations, err = withDeleteOption(nil, w.Spec.DeleteOption); err != nil {
+			return Bundle{}, err
+		}
+		b.Metadata, err = formatMetadata(what)
 	}
 	if err != nil {
 		return Bundle{}, err
@@ -125,7 +142,8 @@ func ResourceID(source, cluster, name string) string {
 // Work rebuilds the ManifestWork as an agent sees it: UID is ID, namespace is
 // Cluster, generation is Generation, the name falls back to ID, there is no
 // resource version, and api.SourceLabel and api.DataTypeAnnotation are set. A
-// deletion has a deletion timestamp.
+// deletion has a deletion timestamp, and its spec.deleteOption is that of
+// DeleteOptionAnnotation, if there is one.
 //
 // Unknown fields are ignored, values of the wrong type are errors that wrap
 // ErrMalformed. That every manifest is a JSON object is checked, what is in it
@@ -157,10 +175,20 @@ func (b Bundle) work() (*workv1.ManifestWork, error) {
 		}
 	}
 	meta.Annotations[api.DataTypeAnnotation] = DataType
+	option, hasOption := meta.Annotations[DeleteOptionAnnotation]
+	if b.Deleting() {
+		delete(meta.Annotations, DeleteOptionAnnotation)
+	}
 	w := &workv1.ManifestWork{ObjectMeta: meta}
 	if len(b.Payload) > 0 {
 		if err := parseManifests(b.Payload, &w.Spec); err != nil {
 			return nil, err
+		}
+	}
+	if b.Deleting() && hasOption {
+		w.Spec.DeleteOption = new(workv1.DeleteOption)
+		if err := json.Unmarshal([]byte(option), w.Spec.DeleteOption); err != nil {
+			return nil, malformed("annotation %s is not a delete option", DeleteOptionAnnotation)
 		}
 	}
 	return w, nil
@@ -207,6 +235,29 @@ func formatMetadata(meta metav1.ObjectMeta) ([]byte, error) {
 			ErrMetadataTooLarge, len(metadata), MaxMetadata)
 	}
 	return metadata, nil
+}
+
+// withDeleteOption returns the annotations of a deletion. Only spec.deleteOption
+// says what stays, not an annotation that somebody wrote.
+func withDeleteOption(have map[string]string, option *workv1.DeleteOption) (map[string]string, error) {
+	if option != nil && option.PropagationPolicy != workv1.DeletePropagationPolicyTypeOrphan &&
+		option.PropagationPolicy != workv1.DeletePropagationPolicyTypeSelectivelyOrphan {
+		option = nil
+	}
+	if _, ok := have[DeleteOptionAnnotation]; !ok && option == nil {
+		return have, nil
+	}
+	out := make(map[string]string, len(have)+1)
+	maps.Copy(out, have)
+	delete(out, DeleteOptionAnnotation)
+	if option != nil {
+		text, err := json.Marshal(option)
+		if err != nil {
+			return nil, fmt.Errorf("write the delete option: %w", err)
+		}
+		out[DeleteOptionAnnotation] = string(text)
+	}
+	return out, nil
 }
 
 // formatTrace picks the annotations that OCM's clients carry as log fields.

@@ -215,6 +215,67 @@ func TestDeletionNeedsNoMetadata(t *testing.T) {
 	}
 }
 
+// TestDeletionSaysWhatStays: the agent may hold a generation with another option,
+// or none.
+func TestDeletionSaysWhatStays(t *testing.T) {
+	orphan := &workv1.DeleteOption{PropagationPolicy: workv1.DeletePropagationPolicyTypeOrphan}
+	foreground := &workv1.DeleteOption{PropagationPolicy: workv1.DeletePropagationPolicyTypeForeground}
+	selective := &workv1.DeleteOption{
+		PropagationPolicy: workv1.DeletePropagationPolicyTypeSelectivelyOrphan,
+		SelectivelyOrphan: &workv1.SelectivelyOrphan{OrphaningRules: []workv1.OrphaningRule{{Resource: "secrets", Namespace: "ns", Name: "keys"}}},
+	}
+	own := map[string]string{codec.DeleteOptionAnnotation: `{"propagationPolicy":"Orphan"}`}
+	for _, tc := range []struct {
+		reason      string
+		annotations map[string]string
+		option      *workv1.DeleteOption
+		held        *workv1.DeleteOption
+		want        *workv1.DeleteOption
+	}{
+		{"nothing stays", nil, nil, nil, nil},
+		{"nothing stays, in so many words", nil, foreground, nil, nil},
+		{"all stays", nil, orphan, nil, orphan},
+		{"some stays", nil, selective, nil, selective},
+		{"the deletion knows better than what is held", nil, selective, orphan, selective},
+		{"what is held counts if the deletion says nothing", nil, nil, orphan, orphan},
+		{"an annotation that somebody wrote is no option", own, nil, nil, nil},
+		{"annotations over the limit", map[string]string{"a": long(codec.MaxMetadata)}, selective, nil, selective},
+	} {
+		w := webTier(3)
+		w.Annotations, w.Spec.DeleteOption = tc.annotations, tc.held
+		held, err := codec.NewBundle(source, &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{UID: "id", Namespace: cluster}, Spec: w.Spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Spec.DeleteOption = tc.option
+		w.DeletionTimestamp = &metav1.Time{Time: time.Unix(1770091770, 0)}
+		b, err := codec.NewBundle(source, w)
+		if err != nil {
+			t.Errorf("%s: %v", tc.reason, err)
+			continue
+		}
+		b.Payload = held.Payload
+		got, err := b.Work()
+		if err != nil {
+			t.Errorf("%s: %v", tc.reason, err)
+			continue
+		}
+		if diff := cmp.Diff(tc.want, got.Spec.DeleteOption); diff != "" {
+			t.Errorf("%s: delete option (-want +got):\n%s", tc.reason, diff)
+		}
+		if text, ok := got.Annotations[codec.DeleteOptionAnnotation]; ok {
+			t.Errorf("%s: the annotation %q is left", tc.reason, text)
+		}
+	}
+	b := codec.Bundle{
+		ID: "id", Source: source, Cluster: cluster, DeletedAt: time.Unix(1770091770, 0),
+		Metadata: []byte(`{"annotations":{"` + codec.DeleteOptionAnnotation + `":"keep it"}}`),
+	}
+	if _, err := b.Work(); !errors.Is(err, codec.ErrMalformed) {
+		t.Errorf("an option that cannot be read: error %v, want %v", err, codec.ErrMalformed)
+	}
+}
+
 // TestMetadataThatNoAttributeCanHold: the API server takes characters in
 // annotations that CloudEvents does not allow.
 func TestMetadataThatNoAttributeCanHold(t *testing.T) {

@@ -48,10 +48,16 @@ func (a *Applier) deleteWork(ctx context.Context, key workKey, b codec.Bundle) (
 	if err != nil {
 		return nil, err
 	}
-	keep := spares(&workv1.ManifestWorkSpec{})
-	if work, err := b.Work(); err == nil {
-		keep = spares(&work.Spec)
+	work, err := b.Work()
+	if err != nil {
+		// Manifests that cannot be read do not say which objects stay, but the
+		// deletion itself may.
+		b.Payload = nil
+		if work, err = b.Work(); err != nil {
+			work = &workv1.ManifestWork{}
+		}
 	}
+	keep := spares(&work.Spec)
 	for i := range works {
 		if a.held(key) == nil {
 			a.hold(key, &holding{name: works[i].Name, uid: works[i].UID, entries: readInventory(works[i].Status)})

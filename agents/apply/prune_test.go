@@ -3,11 +3,13 @@ package apply_test
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/agents/apply"
@@ -160,6 +162,60 @@ func TestDelete(t *testing.T) {
 	}
 	if _, err := w.delete(); err != nil {
 		t.Errorf("Delete a second time: %v", err)
+	}
+}
+
+// The work orphaned its objects while the agent was away and then was deleted:
+// all that the agent gets is the deletion.
+func TestDeleteOrphans(t *testing.T) {
+	rules := func(name, namespace string) *workv1.DeleteOption {
+		return &workv1.DeleteOption{
+			PropagationPolicy: workv1.DeletePropagationPolicyTypeSelectivelyOrphan,
+			SelectivelyOrphan: &workv1.SelectivelyOrphan{OrphaningRules: []workv1.OrphaningRule{
+				{Resource: "configmaps", Namespace: namespace, Name: name},
+			}},
+		}
+	}
+	for _, tt := range []struct {
+		reason string
+		option func(namespace string) *workv1.DeleteOption
+		held   bool // The option is in what the agent holds, not in the deletion.
+		stays  []string
+	}{
+		{"all", func(string) *workv1.DeleteOption {
+			return &workv1.DeleteOption{PropagationPolicy: workv1.DeletePropagationPolicyTypeOrphan}
+		}, false, []string{"a", "b"}},
+		{"one", func(ns string) *workv1.DeleteOption { return rules("a", ns) }, false, []string{"a"}},
+		{"one, as the agent knew", func(ns string) *workv1.DeleteOption { return rules("b", ns) }, true, []string{"b"}},
+	} {
+		t.Run(tt.reason, func(t *testing.T) {
+			c := newCluster(t)
+			w := c.newWork("web", c.configMap("a", nil), c.configMap("b", nil))
+			w.mustApply()
+			w.work.Spec.DeleteOption = tt.option(c.namespace)
+			held := w.bundle()
+			w.work.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+			deletion := w.bundle()
+			if tt.held {
+				deletion.Metadata, deletion.Payload = held.Metadata, held.Payload
+			}
+			report, err := c.applier.Delete(c.ctx, deletion, w.last)
+			if err != nil {
+				t.Fatalf("Delete: %v", err)
+			}
+			if deleted, err := report.Deleted(); err != nil || !deleted {
+				t.Errorf("Deleted = %v, %v", deleted, err)
+			}
+			for _, name := range []string{"a", "b"} {
+				var want []string
+				if slices.Contains(tt.stays, name) {
+					want = []string{}
+				}
+				if diff := cmp.Diff(want, c.owners(name)); diff != "" {
+					t.Errorf("owners of %s (-want +got):\n%s", name, diff)
+				}
+			}
+		})
 	}
 }
 
