@@ -3,9 +3,14 @@ package nats_test
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
@@ -102,10 +107,9 @@ func TestQuestionsHaveNoPosition(t *testing.T) {
 	}
 }
 
-// TestStreamsOfOlderVersion adapts streams that were made to keep everything.
-func TestStreamsOfOlderVersion(t *testing.T) {
-	s := startServer(t, embedded.NATSOptions{})
-	_, js := operator(t, s)
+// createOld creates the streams as older versions did, which kept everything.
+func createOld(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
 	for name, subject := range map[string]string{"FLEETCAST_SPEC": "fleetcast.spec", "FLEETCAST_STATUS": "fleetcast.status"} {
 		if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 			Name: name, Subjects: []string{subject + ".>"}, MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew,
@@ -117,6 +121,13 @@ func TestStreamsOfOlderVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestStreamsOfOlderVersion adapts streams that were made to keep everything.
+func TestStreamsOfOlderVersion(t *testing.T) {
+	s := startServer(t, embedded.NATSOptions{})
+	_, js := operator(t, s)
+	createOld(t, js)
 	// An agent that is newer than the hub has to do with such streams.
 	agent := openFor(t, s, brokers.Config{Role: brokers.RoleAgent, Name: "c1"})
 	report := brokers.Topic{Lane: brokers.ToSource, Source: "hub", Cluster: "c1", Key: "k"}
@@ -144,5 +155,39 @@ func TestStreamsOfOlderVersion(t *testing.T) {
 	again := listen(t, agent, kept.get, func(d brokers.Delivery) { d.Done(nil) }, worksOf("hub", "c1"))
 	if !again.ready(t).Resumed {
 		t.Error("an agent's position in the stream of works is lost")
+	}
+}
+
+// TestStreamsThatCannotForget has a hub that may not change the streams of an
+// older version. It works with them, and says what is to be done.
+func TestStreamsThatCannotForget(t *testing.T) {
+	_, source := documented(t)
+	source.Publish = &server.SubjectPermission{Allow: slices.DeleteFunc(source.Publish.Allow, func(subject string) bool {
+		return strings.HasPrefix(subject, "$JS.API.STREAM.UPDATE.")
+	})}
+	s := startServer(t, embedded.NATSOptions{Configure: func(o *server.Options) {
+		o.Users = []*server.User{{Username: "hub", Password: "secret", Permissions: &source}, {Username: "admin", Password: "secret"}}
+	}})
+	nc, err := natsgo.Connect(s.url, natsgo.UserInfo("admin", "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	createOld(t, js)
+	password := filepath.Join(t.TempDir(), "password")
+	write(t, password, []byte("secret"))
+	hub, log := openLogged(t, s, brokers.Config{Role: brokers.RoleSource, Name: "hub", Username: "hub", PasswordFile: password})
+	send(t, hub, work("hub", "c1", "k"), newDeletion())
+	for _, name := range []string{"FLEETCAST_SPEC", "FLEETCAST_STATUS"} {
+		says := func(line string) bool {
+			return strings.Contains(line, "set allow_msg_ttl on it") && strings.Contains(line, "stream="+name)
+		}
+		if !slices.ContainsFunc(strings.Split(log.String(), "\n"), says) {
+			t.Errorf("the log does not say what to do about %s:\n%s", name, log)
+		}
 	}
 }

@@ -133,9 +133,11 @@ func (t *transport) ensureStream(ctx context.Context, js jetstream.JetStream, la
 }
 
 func (t *transport) updateStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, changes []string) (*jetstream.StreamInfo, error) {
+	ctx, done := t.api(ctx, join("$JS.API.STREAM.UPDATE", cfg.Name))
+	defer done()
 	updated, err := js.UpdateStream(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("change its %s: %w", strings.Join(changes, ", "), err)
+		return nil, fmt.Errorf("change its %s: %w", strings.Join(changes, ", "), cause(ctx, err))
 	}
 	t.log.Info("changed stream", "stream", cfg.Name, "changes", changes)
 	return updated.CachedInfo(), nil
