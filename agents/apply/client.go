@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,7 +33,7 @@ type client struct {
 	objects  dynamic.Interface
 	metadata metadata.Interface
 	works    workclient.AppliedManifestWorkInterface
-	types    discovery.ServerResourcesInterface
+	types    discovery.DiscoveryInterface
 	timeout  time.Duration
 }
 
@@ -119,13 +120,65 @@ func (c *client) metadataOf(e entry) metadata.ResourceInterface {
 // lookUp returns the metadata of an object, nil if there is no such object or
 // no such type.
 func (c *client) lookUp(ctx context.Context, e entry) (*metav1.PartialObjectMetadata, error) {
-	ctx, cancel := c.limit(ctx)
-	defer cancel()
-	live, err := c.metadataOf(e).Get(ctx, e.Name, metav1.GetOptions{})
+	live, err := c.readMetadata(ctx, e)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	return live, err
+}
+
+func (c *client) readMetadata(ctx context.Context, e entry) (*metav1.PartialObjectMetadata, error) {
+	ctx, cancel := c.limit(ctx)
+	defer cancel()
+	return c.metadataOf(e).Get(ctx, e.Name, metav1.GetOptions{})
+}
+
+// find is lookUp for an object that was recorded long ago: if its version is not
+// served any more, it is looked up in one that is. It returns the entry in the
+// version that was used. Only if no version has the resource the object is gone
+// with it.
+func (c *client) find(ctx context.Context, e entry) (entry, *metav1.PartialObjectMetadata, error) {
+	live, err := c.readMetadata(ctx, e)
+	if typeMissing(err) {
+		if e.Version, err = c.servedVersion(e); err != nil || e.Version == "" {
+			return e, nil, err
+		}
+		live, err = c.readMetadata(ctx, e)
+		if typeMissing(err) {
+			return e, nil, fmt.Errorf("the API server says that it serves version %s, but it does not: %w", e.Version, err)
+		}
+	}
+	if apierrors.IsNotFound(err) {
+		return e, nil, nil
+	}
+	return e, live, err
+}
+
+// servedVersion returns a version that has the resource of e, the server's
+// favourite first, or nothing if none has.
+func (c *client) servedVersion(e entry) (string, error) {
+	groups, err := c.types.ServerGroups()
+	if err != nil {
+		return "", fmt.Errorf("ask for the API groups: %w", err)
+	}
+	for _, group := range groups.Groups {
+		if group.Name != e.Group {
+			continue
+		}
+		for _, v := range slices.Concat([]metav1.GroupVersionForDiscovery{group.PreferredVersion}, group.Versions) {
+			list, err := c.types.ServerResourcesForGroupVersion(v.GroupVersion)
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return "", fmt.Errorf("ask for the kinds in %s: %w", v.GroupVersion, err)
+			}
+			if slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == e.Resource }) {
+				return v.Version, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // setOwners writes the owners of the object that live describes. It fails with

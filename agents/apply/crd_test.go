@@ -1,6 +1,8 @@
 package apply_test
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -8,6 +10,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	workv1 "open-cluster-management.io/api/work/v1"
 
@@ -153,5 +158,55 @@ func TestOrderOfWrites(t *testing.T) {
 	w.mustApply()
 	if got := c.wire.writes(); len(got) > 0 {
 		t.Errorf("a restarted agent wrote %v", got)
+	}
+}
+
+// The version in which an object was applied may not be served any more when it
+// is to go; the object is still there.
+func TestRemovesWhatAnotherVersionServes(t *testing.T) {
+	for _, tt := range []struct {
+		reason string
+		remove func(*story) error
+	}{
+		{"the work drops it", func(w *story) error {
+			w.set(w.configMap("a", nil))
+			_, err := w.apply()
+			return err
+		}},
+		{"the work is deleted", func(w *story) error { _, err := w.delete(); return err }},
+	} {
+		t.Run(tt.reason, func(t *testing.T) {
+			c := newCluster(t)
+			crd, instance, v1 := c.widget("Relic")
+			first := crd["spec"].(map[string]any)["versions"].([]any)[0].(map[string]any)
+			second := maps.Clone(first)
+			second["name"], second["storage"] = "v2", false
+			crd["spec"].(map[string]any)["versions"] = []any{first, second}
+			if _, err := c.of(crds, "").Create(c.ctx, &unstructured.Unstructured{Object: crd}, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			w := c.newWork("web", instance)
+			c.until("the instance is applied", func() bool { _, err := w.apply(); return err == nil })
+
+			v2 := v1
+			v2.Version = "v2"
+			first["served"], first["storage"], second["storage"] = false, false, true
+			patch, err := json.Marshal(map[string]any{"spec": map[string]any{"versions": []any{first, second}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.patch(crds, "", v1.Resource+"."+v1.Group, string(patch))
+			c.until("only the other version is served", func() bool {
+				_, err := c.of(v1, c.namespace).Get(c.ctx, "w", metav1.GetOptions{})
+				return apierrors.IsNotFound(err) && c.get(v2, c.namespace, "w") != nil
+			})
+			c.restart(apply.Options{})
+			if err := tt.remove(w); err != nil {
+				c.until("the object is removed", func() bool { return tt.remove(w) == nil })
+			}
+			if c.get(v2, c.namespace, "w") != nil {
+				t.Error("the object is still there, and nobody knows of it")
+			}
+		})
 	}
 }

@@ -71,7 +71,7 @@ func (a *Applier) merge(ctx context.Context, key workKey, h *holding, other *wor
 // handOver replaces the owner of an object by another, if it has it.
 func (a *Applier) handOver(ctx context.Context, e entry, from *workv1.AppliedManifestWork, to metav1.OwnerReference) error {
 	for range conflictTries {
-		live, err := a.client.lookUp(ctx, e)
+		e, live, err := a.client.find(ctx, e)
 		if err != nil || live == nil || !ownedBy(live.OwnerReferences, from.UID) {
 			return err
 		}

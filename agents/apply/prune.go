@@ -83,7 +83,7 @@ func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entr
 // way if the object is there to go and has not gone.
 func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry, keep bool) (blocker string, err error) {
 	for range conflictTries {
-		live, err := a.client.lookUp(ctx, e)
+		e, live, err := a.client.find(ctx, e)
 		switch {
 		case err != nil:
 			return "", err
