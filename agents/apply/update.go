@@ -93,6 +93,8 @@ func updateObject(ctx context.Context, c *client, t task, live *unstructured.Uns
 		}
 		if digestLive(milder).content == now.content {
 			after, err = c.update(ctx, t.manifest, milder)
+		} else if mustRecreate(t.manifest, live, next) {
+			return recreateObject(ctx, c, t, live, next)
 		}
 	}
 	switch {
