@@ -54,6 +54,10 @@ type Harness struct {
 	// a reconnect. Else it does after one, if Sessions is set.
 	Redelivers bool
 
+	// Repeats says that the broker under test delivers events twice for no
+	// reason, also after newer ones of their topic.
+	Repeats bool
+
 	// KeepsLast says that the broker keeps the newest event of each topic, Key
 	// included, and no older one: a subscriber that comes late gets it.
 	KeepsLast bool
@@ -108,8 +112,10 @@ var cases = []testCase{
 	{name: "nil acknowledges", run: nilAcknowledges, when: sessions},
 	{name: "reject drops", run: rejectDrops, when: sessions},
 	{name: "error redelivers", run: errorRedelivers, when: func(h Harness) bool { return h.Redelivers || h.Sessions }},
+	{name: "errors keep the order", run: errorsKeepOrder, when: func(h Harness) bool { return h.Redelivers && !h.Repeats }},
 	{name: "unsettled comes again", run: unsettledAgain, when: sessions},
 	{name: "settled later and elsewhere", run: settledLater},
+	{name: "one stays unsettled", run: oneUnsettled},
 	{name: "blocked handle loses nothing", run: blockedHandle},
 
 	{name: "first establishment", run: firstEstablishment},
@@ -236,6 +242,14 @@ func (e *env) startBroker() {
 	e.Helper()
 	e.stopped = false
 	e.h.Start(e.T)
+}
+
+// about is event with an attribute for drivers whose topics have no keys: OCM's
+// name of the object.
+func (e *env) about(key string) event.Event {
+	ev := e.event()
+	ev.Set("resourceid", key)
+	return ev
 }
 
 // event returns an event with an ID of its own.

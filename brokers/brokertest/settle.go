@@ -19,13 +19,15 @@ func handling(then func(brokers.Delivery)) listening {
 	return listening{handle: func(_ context.Context, d brokers.Delivery) { then(d) }}
 }
 
-// sendMany publishes n events with a key each.
+// sendMany publishes n events about an object each.
 func (e *env) sendMany(tr brokers.Transport, source, cluster string, n int) []event.Event {
 	e.Helper()
 	events := make([]event.Event, n)
 	for i := range events {
 		events[i] = e.event()
-		e.send(tr, toCluster(source, cluster, "key-"+id(events[i])), events[i])
+		key := "key-" + id(events[i])
+		events[i].Set("resourceid", key)
+		e.send(tr, toCluster(source, cluster, key), events[i])
 	}
 	return events
 }
@@ -110,6 +112,91 @@ func errorRedelivers(e *env) {
 	l.await(more...)
 }
 
+// errorsKeepOrder holds that an event that failed is not handed over again after
+// a newer one of its key. Where the newer one replaces it, it need not come
+// again at all.
+func errorsKeepOrder(e *env) {
+	const keys, failures = 10, 2
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	var (
+		mu       sync.Mutex
+		attempts = make(map[string]int)  // By event.
+		kept     = make(map[string]bool) // By event.
+		newer    = make(map[string]bool) // By key: the newer event came.
+	)
+	failed, release := make(chan struct{}, keys), make(chan struct{})
+	older, replaced := make([]event.Event, keys), make(map[string]bool)
+	for i := range older {
+		older[i] = e.about(fmt.Sprint("key-", i))
+		replaced[id(older[i])] = true
+	}
+	l := e.listenWith(agent, handling(func(d brokers.Delivery) {
+		mu.Lock()
+		key, isOlder := d.Event.Get("resourceid"), replaced[id(d.Event)]
+		attempts[id(d.Event)]++
+		attempt := attempts[id(d.Event)]
+		fails := attempt <= failures && d.Event.Get("fails") != ""
+		if isOlder && newer[key] && !kept[id(d.Event)] {
+			e.Errorf("an event that failed came again (attempt %d) after a newer one of its key", attempt)
+		}
+		if !isOlder {
+			newer[key] = true
+		}
+		kept[id(d.Event)] = kept[id(d.Event)] || !fails
+		mu.Unlock()
+		switch {
+		case !fails:
+			d.Done(nil)
+		case isOlder && attempt == 2:
+			// It fails again, but only when the newer one could have come.
+			go func() {
+				e.hold(release)
+				d.Done(fmt.Errorf("keep event: %w", errLater))
+			}()
+		default:
+			d.Done(fmt.Errorf("keep event: %w", errLater))
+			if isOlder && attempt == 1 {
+				failed <- struct{}{}
+			}
+		}
+	}), works(cluster))
+
+	send := func(ev event.Event) { e.send(hub, toCluster(source, cluster, ev.Get("resourceid")), ev) }
+	for i := range older {
+		older[i].Set("fails", "yes")
+		send(older[i])
+	}
+	for range older {
+		e.receive(failed, "all events failed")
+	}
+	more := make([]event.Event, keys)
+	for i := range more {
+		more[i] = e.about(older[i].Get("resourceid"))
+		send(more[i])
+	}
+	if !e.h.KeepsLast {
+		l.until("all events came again", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return !slices.ContainsFunc(older, func(ev event.Event) bool { return attempts[id(ev)] < 2 })
+		})
+	}
+	l.await(e.sendMany(hub, source, cluster, 5)...)
+	close(release)
+	l.await(more...)
+	// What fails only now comes again later than what failed before.
+	last := e.about("last")
+	last.Set("fails", "yes")
+	send(last)
+	l.until("all that must come again was kept", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		lost := slices.ContainsFunc(older, func(ev event.Event) bool { return !kept[id(ev)] })
+		return kept[id(last)] && (e.h.KeepsLast || !lost)
+	})
+}
+
 func unsettledAgain(e *env) {
 	source, cluster := e.name("source"), e.name("cluster")
 	hub, agent := e.source(source), e.agent(cluster)
@@ -155,6 +242,35 @@ func settledLater(e *env) {
 	e.close(agent)
 	if e.h.Sessions {
 		e.again(hub, source, cluster).never("it was acknowledged", events...)
+	}
+}
+
+// oneUnsettled holds that an event that stays unsettled holds up no other until
+// the driver's window is full, and that all goes on when it is settled.
+func oneUnsettled(e *env) {
+	const few, most = 10, 400 // Less than every window, and more than any.
+	source, cluster := e.name("source"), e.name("cluster")
+	hub, agent := e.source(source), e.agent(cluster)
+	var first string
+	l := e.listenWith(agent, handling(func(d brokers.Delivery) {
+		if first == "" {
+			first = id(d.Event)
+		}
+		if id(d.Event) != first {
+			d.Done(nil)
+		}
+	}), works(cluster))
+	events := e.sendMany(hub, source, cluster, 1)
+	unsettled := l.await(events...)[0]
+	some := e.sendMany(hub, source, cluster, few)
+	l.await(some...)
+	rest := e.sendMany(hub, source, cluster, most)
+	unsettled.Done(nil)
+	l.await(rest...)
+	l.stop()
+	e.close(agent)
+	if e.h.Sessions {
+		e.again(hub, source, cluster).never("it was acknowledged", slices.Concat(events, some, rest)...)
 	}
 }
 

@@ -15,11 +15,17 @@ type line struct {
 	// earlier, and by lot among those that are due at once.
 	due time.Time
 	lot uint64
-	at  int // In the heap.
+
+	// blocked says that the first item is with the subscriber, and that the
+	// others wait for what becomes of it. Such lines come last.
+	blocked bool
+
+	at int // In the heap.
 }
 
 // draw gives the line its rank for a new first item.
 func (l *line) draw(rng *rand.Rand) {
+	l.blocked = false
 	l.due, l.lot = l.items[0].due, rng.Uint64()
 }
 
@@ -29,6 +35,9 @@ type lineHeap []*line
 func (h lineHeap) Len() int { return len(h) }
 
 func (h lineHeap) Less(i, j int) bool {
+	if h[i].blocked != h[j].blocked {
+		return h[j].blocked
+	}
 	if c := h[i].due.Compare(h[j].due); c != 0 {
 		return c < 0
 	}

@@ -12,7 +12,8 @@
 // what it subscribed to, also while it is away. With [Options].Log it is like
 // JetStream with one message per subject: it keeps the newest event of each
 // topic for whoever comes later, and deliveries have positions. Either way an
-// event that is settled with an error comes again after a while, and what is
+// event that is settled with an error comes again after a while, before newer
+// ones of its topic that were not handed over, and what is
 // unsettled when the connection is lost comes again after it. Settling such an
 // event then has no effect.
 //

@@ -30,6 +30,7 @@ func TestConformance(t *testing.T) {
 				Wipe:             func(*testing.T) { b.Wipe() },
 				Sessions:         true,
 				Redelivers:       true,
+				Repeats:          o.Duplicate > 0,
 				KeepsLast:        o.Log,
 				Log:              o.Log,
 				DurableBroadcast: o.DurableBroadcast,

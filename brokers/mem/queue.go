@@ -51,6 +51,9 @@ type item struct {
 	due time.Time
 	// handed: at least once since the queue was attached.
 	handed bool
+	// failed: settled with an error before. It stays in its line while it is
+	// handed over again, so that what comes after it waits until it is settled.
+	failed bool
 	// gone: settled, replaced by a newer one, or dropped.
 	gone bool
 }
@@ -213,7 +216,7 @@ func (q *queue) left() []record {
 	}
 	for _, l := range q.byTopic {
 		for _, it := range l.items {
-			if !it.gone {
+			if !it.gone && !q.unsettled[it] {
 				records = append(records, it.record)
 			}
 		}
@@ -257,10 +260,18 @@ func (q *queue) next(now time.Time) (d brokers.Delivery, ok bool, wait time.Dura
 			q.shift(l)
 			continue
 		}
+		if l.blocked {
+			break
+		}
 		if l.due.After(now) {
 			return brokers.Delivery{}, false, l.due.Sub(now)
 		}
-		q.shift(l)
+		if it.failed && !l.duplicate {
+			l.blocked = true
+			heap.Fix(&q.lines, l.at)
+		} else {
+			q.shift(l)
+		}
 		if l.duplicate {
 			return q.delivery(it), true, 0
 		}
@@ -329,22 +340,35 @@ func (q *queue) settle(it *item, err error) {
 		return
 	}
 	defer q.signal() // The window may have been full.
+	l := q.byTopic[it.topic]
+	atHand := l != nil && l.items[0] == it
 	if err == nil || errors.Is(err, brokers.ErrReject) || q.b.opts.Log && q.b.last.superseded(it.record) {
 		q.drop(it)
+		if atHand {
+			q.shift(l)
+		}
 		return
 	}
 	delete(q.unsettled, it)
-	it.due = time.Now().Add(q.b.opts.Redeliver)
-	// Newer events of the topic that were not handed over wait behind it.
-	l := q.byTopic[it.topic]
-	if l == nil {
+	it.due, it.failed = time.Now().Add(q.b.opts.Redeliver), true
+	// Newer events of the topic that were not handed over wait behind it, until
+	// it is settled.
+	switch {
+	case l == nil:
 		l = &line{items: []*item{it}}
 		q.byTopic[it.topic] = l
 		l.draw(q.rng)
 		heap.Push(&q.lines, l)
 		return
+	case !atHand:
+		// It is there already if an older one failed since it was handed over again.
+		at, there := slices.BinarySearchFunc(l.items, it.seq, func(other *item, seq uint64) int { return cmp.Compare(other.seq, seq) })
+		if !there {
+			l.items = slices.Insert(l.items, at, it)
+		}
 	}
-	l.items = slices.Insert(l.items, 0, it)
-	l.draw(q.rng)
-	heap.Fix(&q.lines, l.at)
+	if l.items[0] == it {
+		l.draw(q.rng)
+		heap.Fix(&q.lines, l.at)
+	}
 }
