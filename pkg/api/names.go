@@ -64,13 +64,25 @@ const (
 )
 
 // ConditionDispatched is this project's own condition on a ManifestWork. The
-// hub sets it to false when a work cannot be sent to its cluster at all, with
-// one of the reasons below, and removes it when it can. Agents never report it.
+// hub sets it to false when a work does not get to its cluster, with one of the
+// reasons below, and removes it when it does. Agents never report it.
 const (
 	ConditionDispatched = "Dispatched"
-	ReasonTooLarge      = "TooLarge"
-	ReasonInvalid       = "Invalid"
+	// ReasonTooLarge and ReasonInvalid are those of a work that cannot be sent
+	// until it is changed.
+	ReasonTooLarge = "TooLarge"
+	ReasonInvalid  = "Invalid"
+	// ReasonRefusedByBroker is that of a work that the broker goes on refusing,
+	// for want of a permission or over a quota.
+	ReasonRefusedByBroker = "RefusedByBroker"
+	// ReasonClusterAhead is that of a work of which the cluster holds a later
+	// generation than the hub, as after the hub was restored from a backup.
+	ReasonClusterAhead = "ClusterAhead"
 )
+
+// ReasonStatusNotSaved is that of the event on a ManifestWork whose cluster
+// reported a status that the API server does not take.
+const ReasonStatusNotSaved = "StatusNotSaved"
 
 // FieldManager is how the agent signs what it applies, unless a work asks for
 // another name.

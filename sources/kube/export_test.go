@@ -11,7 +11,7 @@ import (
 
 // Save is what Report does with a report on a work that it found.
 func (s *Source) Save(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
-	return s.save(ctx, w, r)
+	return s.save(ctx, w, r, true)
 }
 
 // Confirm is what Report does with a confirmed deletion of a work that it found.

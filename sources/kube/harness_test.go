@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,13 +65,19 @@ func (h *hub) changes() int {
 // startHub runs a hub until the test ends.
 func startHub(t *testing.T, o mem.Options) *hub {
 	t.Helper()
+	return startHubOf(t, apitest.Shared(t).Namespace(t), o)
+}
+
+// startHubOf is startHub for a cluster that has works already, as a restart is.
+func startHubOf(t *testing.T, cluster string, o mem.Options) *hub {
+	t.Helper()
 	server := apitest.Shared(t)
 	scheme := api.NewScheme()
 	direct, err := client.New(server.Config(), client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hub{Client: direct, t: t, broker: mem.NewBroker(o), cluster: server.Namespace(t)}
+	h := &hub{Client: direct, t: t, broker: mem.NewBroker(o), cluster: cluster}
 	h.installCRD()
 
 	mgr, err := manager.New(server.Config(), manager.Options{
@@ -232,11 +239,12 @@ type agent struct {
 
 	mu      sync.Mutex
 	bundles []codec.Bundle
+	asked   map[string]string // The hash of each work's status in the last question for it.
 }
 
 func (h *hub) agent() *agent {
 	h.t.Helper()
-	a := &agent{t: h.t, h: h, transport: h.broker.Open(brokers.Config{Role: brokers.RoleAgent, Name: h.cluster})}
+	a := &agent{t: h.t, h: h, asked: map[string]string{}, transport: h.broker.Open(brokers.Config{Role: brokers.RoleAgent, Name: h.cluster})}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	var once sync.Once
@@ -249,10 +257,15 @@ func (h *hub) agent() *agent {
 				if err != nil {
 					a.t.Errorf("event from the hub: %v", err)
 				}
-				if b, ok := m.(codec.Bundle); ok {
-					a.mu.Lock()
-					a.bundles = append(a.bundles, b)
-					a.mu.Unlock()
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				switch m := m.(type) {
+				case codec.Bundle:
+					a.bundles = append(a.bundles, m)
+				case codec.StatusResync:
+					for _, h := range m.Hashes {
+						a.asked[h.ID] = h.Hash
+					}
 				}
 				in.Done(nil)
 			},
@@ -298,6 +311,19 @@ func (a *agent) takeGeneration(w *workv1.ManifestWork) codec.Bundle {
 	})
 }
 
+// awaitQuestion waits until the hub asks what differs from this report.
+func (a *agent) awaitQuestion(r codec.Report) {
+	a.t.Helper()
+	a.h.eventually("the hub asks", func() error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if hash := a.asked[r.ID]; hash != r.Hash {
+			return fmt.Errorf("asked for what differs from %q", hash)
+		}
+		return nil
+	})
+}
+
 // reportOn is the report of an agent on a bundle, later than those before.
 func (a *agent) reportOn(b codec.Bundle, conditions ...metav1.Condition) codec.Report {
 	a.t.Helper()
@@ -323,6 +349,23 @@ func (a *agent) send(r codec.Report) {
 
 func applied(generation int64) metav1.Condition {
 	return condition(workv1.WorkApplied, api.ReasonWorkApplied, generation)
+}
+
+// eventOn fails the test if there will be no event on the work for this reason.
+func (h *hub) eventOn(w *workv1.ManifestWork, reason string) {
+	h.t.Helper()
+	h.eventually("there is an event "+reason, func() error {
+		var events corev1.EventList
+		if err := h.List(h.t.Context(), &events, client.InNamespace(h.cluster)); err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.InvolvedObject.UID == w.UID && e.Reason == reason {
+				return nil
+			}
+		}
+		return fmt.Errorf("%d events, none says it", len(events.Items))
+	})
 }
 
 func gone() metav1.Condition { return condition(api.ConditionDeleted, api.ReasonDeleted, 0) }

@@ -25,6 +25,10 @@ type record struct {
 	// status.
 	writing sync.Mutex
 
+	// unsaved is the hash of the status that could not be saved last, "" if the
+	// last one could. It is guarded by writing.
+	unsaved string
+
 	// The rest is guarded by Source.mu.
 
 	// sequence is that of the last report taken.

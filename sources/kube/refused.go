@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	workv1 "open-cluster-management.io/api/work/v1"
 
+	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/sources"
 )
@@ -25,7 +27,7 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 	if err != nil || !ok || w.Namespace != k.Cluster {
 		return err
 	}
-	if reason == nil && meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched) == nil {
+	if reason == nil && !refused(w) {
 		return nil
 	}
 	rec := s.recordOf(k.ID)
@@ -40,7 +42,7 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 	change := func(w *workv1.ManifestWork) (conditions []metav1.Condition, changed bool) {
 		conditions = slices.Clone(w.Status.Conditions)
 		if reason == nil {
-			changed = meta.RemoveStatusCondition(&conditions, api.ConditionDispatched)
+			changed = refused(w) && meta.RemoveStatusCondition(&conditions, api.ConditionDispatched)
 		} else {
 			changed = meta.SetStatusCondition(&conditions, c)
 		}
@@ -50,7 +52,10 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 		return nil
 	}
 	err = s.patchStatus(ctx, w, func(w *workv1.ManifestWork) *patchedStatus {
-		conditions, _ := change(w)
+		conditions, changed := change(w)
+		if !changed {
+			return nil
+		}
 		return &patchedStatus{Conditions: conditions}
 	})
 	if err != nil {
@@ -65,6 +70,64 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 	return nil
 }
 
+// refused says that a work has the condition of one that could not be sent. A
+// work that its cluster is ahead of is sent, in vain: only its reports tell when
+// that is over.
+func refused(w *workv1.ManifestWork) bool {
+	c := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched)
+	return c != nil && c.Reason != api.ReasonClusterAhead
+}
+
+// ahead says that a work has the condition of one that its cluster is ahead of.
+func ahead(w *workv1.ManifestWork) bool {
+	c := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched)
+	return c != nil && c.Reason == api.ReasonClusterAhead
+}
+
+// reportAhead takes a report on a later generation than there is: the hub was
+// restored from a backup, and the cluster ignores what is older than what it
+// has. The status is not that of this work, but its owner has to know. A work
+// that cannot be sent says that first.
+func (s *Source) reportAhead(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
+	var c metav1.Condition
+	behind := false
+	change := func(w *workv1.ManifestWork) *patchedStatus {
+		behind = !isAhead(w, r)
+		if behind || refused(w) {
+			return nil
+		}
+		c = metav1.Condition{
+			Type: api.ConditionDispatched, Status: metav1.ConditionFalse, ObservedGeneration: generation(w), Reason: api.ReasonClusterAhead,
+			Message: fmt.Sprintf("The cluster holds generation %d of this work, and this hub generation %d only, which the cluster "+
+				"ignores. Was the hub restored from a backup? Edit the work until its generation is above %d, or delete it.",
+				r.Generation, generation(w), r.Generation),
+		}
+		conditions := slices.Clone(w.Status.Conditions)
+		if !meta.SetStatusCondition(&conditions, c) {
+			return nil
+		}
+		return &patchedStatus{Conditions: conditions}
+	}
+	if change(w) == nil {
+		return sources.Stale, nil
+	}
+	c = metav1.Condition{}
+	err := s.patchStatus(ctx, w, change)
+	switch {
+	case apierrors.IsNotFound(err):
+		return sources.Unknown, nil
+	case err != nil && !permanent(err):
+		return "", fmt.Errorf("write the %s condition of work %s/%s: %w", api.ConditionDispatched, w.Namespace, w.Name, err)
+	case behind:
+		return "", fmt.Errorf("save generation %d of work %s/%s: the cache does not have it yet", r.Generation, w.Namespace, w.Name)
+	case err == nil && c.Reason != "":
+		s.log.Warn("cluster holds a later generation of a work than this hub", "cluster", w.Namespace, "work", w.Name,
+			"id", r.ID, "generation", generation(w), "ahead", r.Generation)
+		s.events.Eventf(w, nil, corev1.EventTypeWarning, c.Reason, "Dispatch", "%s", c.Message)
+	}
+	return sources.Stale, nil
+}
+
 // dispatched is the condition of a work that cannot be sent.
 func dispatched(generation int64, reason error) metav1.Condition {
 	c := metav1.Condition{
@@ -74,14 +137,23 @@ func dispatched(generation int64, reason error) metav1.Condition {
 		Reason:             api.ReasonInvalid,
 	}
 	advice := "Correct the work: its cluster keeps the last generation that could be sent."
-	if sources.TooLarge(reason) {
+	switch {
+	case sources.TooLarge(reason):
 		c.Reason = api.ReasonTooLarge
 		advice = "Split the manifests over several works, shorten labels and annotations, or raise the broker's message size limit."
+	case sources.RefusedByBroker(reason):
+		c.Reason = api.ReasonRefusedByBroker
+		advice = "Check the hub's permissions and quotas at the broker; the work is sent as soon as the broker takes it."
 	}
-	why := reason.Error()
-	if room := maxNote - len(advice) - len(" ") - len("..: "); len(why) > room {
-		why = why[:room] + ".."
-	}
-	c.Message = why + ". " + advice
+	c.Message = note(reason, advice)
 	return c
+}
+
+// note is a reason and advice within the limit of an event.
+func note(reason error, advice string) string {
+	why := reason.Error()
+	if room := maxNote - len(advice) - len("... "); len(why) > room {
+		why = strings.ToValidUTF8(why[:room], "") + ".."
+	}
+	return why + ". " + advice
 }

@@ -27,7 +27,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -264,13 +263,13 @@ func (s *Source) addFinalizer(ctx context.Context, w *workv1.ManifestWork) (*wor
 }
 
 // generation is the version of a work on the wire, as codec.NewBundle has it.
+// Of a work that cannot be sent it is metadata.generation.
 func generation(w *workv1.ManifestWork) int64 {
-	if text, ok := w.Annotations[api.GenerationAnnotation]; ok {
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-			return n
-		}
+	n, err := codec.Generation(w)
+	if err != nil {
+		return w.Generation
 	}
-	return w.Generation
+	return n
 }
 
 // reported is the generation of the last accepted report, 0 if there was none.

@@ -91,10 +91,8 @@ func TestDeletionWaitsForItsCluster(t *testing.T) {
 	if !strings.Contains(string(b.Metadata), `"web"`) {
 		t.Errorf("metadata %s of the deletion has no name", b.Metadata)
 	}
-	future := b
-	future.Generation++
-	if got := h.report(a.reportOn(future, gone())); got != sources.Stale {
-		t.Errorf("Deleted at a generation that does not exist: %s, want %s", got, sources.Stale)
+	if got := h.report(a.reportOn(first, gone())); got != sources.Stale {
+		t.Errorf("Deleted at a generation before the deletion: %s, want %s", got, sources.Stale)
 	}
 	if got := h.report(a.reportOn(b, condition(api.ConditionDeleting, api.ReasonDeleting, 0))); got != sources.Accepted {
 		t.Errorf("Deleting: %s, want %s", got, sources.Accepted)
@@ -259,18 +257,7 @@ func TestTooLargeWorkSaysSo(t *testing.T) {
 	if c.ObservedGeneration != w.Generation || !strings.Contains(c.Message, "Split") {
 		t.Errorf("condition of generation %d: %s", c.ObservedGeneration, c.Message)
 	}
-	h.eventually("there is an event", func() error {
-		var events corev1.EventList
-		if err := h.List(t.Context(), &events, client.InNamespace(h.cluster)); err != nil {
-			return err
-		}
-		for _, e := range events.Items {
-			if e.InvolvedObject.UID == w.UID && e.Reason == api.ReasonTooLarge {
-				return nil
-			}
-		}
-		return fmt.Errorf("%d events, none says it", len(events.Items))
-	})
+	h.eventOn(w, api.ReasonTooLarge)
 
 	// The hub's own condition is nobody else's: a report keeps it and the hash
 	// does not see it.
