@@ -137,6 +137,13 @@ func listenMQTT(t *testing.T, tr brokers.Transport, n int, settle func(id string
 	return ids
 }
 
+// queuedMQTT waits until all that hub published before is queued: mochi confirms
+// an event before it queues it, and takes the next one afterwards.
+func queuedMQTT(t *testing.T, hub brokers.Transport) {
+	t.Helper()
+	publishMQTT(t, hub, brokers.Topic{Lane: brokers.ToCluster, Source: "s", Cluster: "nobody"}, mqttEvent("queued", 10))
+}
+
 func idsMQTT(n int) []string {
 	ids := make([]string, n)
 	for i := range ids {
@@ -280,6 +287,7 @@ func TestMQTTBeyondReceiveMaximum(t *testing.T) {
 	for _, id := range idsMQTT(n) {
 		publishMQTT(t, hub, mqttTopic, mqttEvent(id, 10))
 	}
+	queuedMQTT(t, hub)
 	got := listenMQTT(t, agent, 5, func(string) bool { return false })
 	if diff := cmp.Diff(idsMQTT(n)[:5], got); diff != "" {
 		t.Errorf("events (-sent +came):\n%s", diff)
@@ -304,6 +312,7 @@ func TestMQTTHonoursReceiveMaximum(t *testing.T) {
 	for _, id := range idsMQTT(n)[:n/2] {
 		publishMQTT(t, hub, mqttTopic, mqttEvent(id, 10))
 	}
+	queuedMQTT(t, hub)
 	receiveMaximum := uint16(most)
 	client = dialMQTTWith(t, m.URL(), 3600, &receiveMaximum)
 
