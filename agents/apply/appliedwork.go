@@ -95,6 +95,14 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 	if err != nil {
 		return nil, err
 	}
+	for len(have) > 0 && have[0].DeletionTimestamp != nil && have[0].Name != desired.Name {
+		// Somebody deleted it under its old name; the next one gets its own.
+		blockers, err := a.dismantle(ctx, p.key, &have[0], spares(&p.work.Spec))
+		if err = errors.Join(stillThere(blockers), err); err != nil {
+			return nil, fmt.Errorf("AppliedManifestWork %s: %w", have[0].Name, err)
+		}
+		have = have[1:]
+	}
 	if len(have) > 0 {
 		desired.Name = have[0].Name
 	}

@@ -4,7 +4,8 @@
 // # What it writes
 //
 // Every work has an AppliedManifestWork on the cluster, named by the hub's hash
-// and the work. It is there before the first object, lists every object that
+// and the work when it is made, and found by the work's source and ID: it stays
+// the work's own when the hub moves to another address. It is there before the first object, lists every object that
 // the work has or may have, and owns them. An object enters the list before it
 // is created and leaves it after it is gone, so that an agent that dies at any
 // point leaves nothing that its successor does not know.

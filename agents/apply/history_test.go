@@ -62,6 +62,23 @@ func TestTheHubMoves(t *testing.T) {
 	}
 }
 
+// One that somebody deletes under its old name comes back under its new one.
+func TestTheNextAppliedManifestWorkHasTheNewName(t *testing.T) {
+	c := newCluster(t)
+	w := c.newWork("web", c.configMap("a", nil))
+	w.mustApply()
+	first := w.appliedName()
+	c.remove(appliedWorks, "", first)
+	c.moveHub("moved-" + c.namespace)
+	w.mustApply()
+	if c.get(appliedWorks, "", first) != nil {
+		t.Error("the old one is still there")
+	}
+	if diff := cmp.Diff([]string{w.appliedName()}, c.owners("a")); diff != "" {
+		t.Errorf("owners (-want +got):\n%s", diff)
+	}
+}
+
 // second gives the work another AppliedManifestWork, which lists the objects
 // and owns them beside the first.
 func (s *story) second(hub string, objects ...string) string {
