@@ -1,6 +1,9 @@
 package agents
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // progress is how far the broker's log was read: the events that arrived and
 // that the cursor has not passed, in their order. The cursor passes an event
@@ -33,9 +36,9 @@ func (p *progress) arrive(position string) *step {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := len(p.steps) - 1; i >= 0; i-- {
-		if p.steps[i].position == position {
-			return p.steps[i]
+	for _, s := range slices.Backward(p.steps) {
+		if s.position == position {
+			return s
 		}
 	}
 	s := &step{position: position}
@@ -43,10 +46,9 @@ func (p *progress) arrive(position string) *step {
 	return s
 }
 
-// pass notes that the events of the steps are safe, or need not be, and returns
-// the position to resume from, or "" if that stays where it is. Nil steps are
-// passed over.
-func (p *progress) pass(steps ...*step) string {
+// pass notes that the events of the steps are safe, or need not be. Nil steps
+// are passed over.
+func (p *progress) pass(steps ...*step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range steps {
@@ -54,25 +56,25 @@ func (p *progress) pass(steps ...*step) string {
 			s.safe = true
 		}
 	}
-	position := ""
-	for len(p.steps) > 0 && p.steps[0].safe {
-		position = p.steps[0].position
-		p.steps = p.steps[1:]
-	}
-	return position
 }
 
-// peek is what pass would return, without noting anything.
-func (p *progress) peek(steps ...*step) string {
+// trim forgets the events that the cursor has passed.
+func (p *progress) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.steps) > 0 && p.steps[0].safe {
+		p.steps = p.steps[1:]
+	}
+}
+
+// reach is the position to resume from once the events of the steps are safe,
+// or "" if that stays where it is.
+func (p *progress) reach(steps ...*step) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	position := ""
 	for _, s := range p.steps {
-		passed := s.safe
-		for _, other := range steps {
-			passed = passed || other == s
-		}
-		if !passed {
+		if !s.safe && !slices.Contains(steps, s) {
 			break
 		}
 		position = s.position

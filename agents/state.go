@@ -164,7 +164,7 @@ func (s *state) try(batch []mutation) error {
 			steps = append(steps, m.step)
 		}
 	}
-	if position := s.log.peek(steps...); position != "" {
+	if position := s.log.reach(steps...); position != "" {
 		d.Cursor = position
 	}
 	if len(d.Works) > 0 || d.Sequence != s.sequence || d.Cursor != s.cursor {
@@ -173,6 +173,7 @@ func (s *state) try(batch []mutation) error {
 		}
 	}
 	s.log.pass(steps...)
+	s.log.trim()
 	s.show(d)
 	return nil
 }

@@ -41,7 +41,8 @@ func TestRecreatesWhatCannotChange(t *testing.T) {
 				return m
 			},
 			func(c *cluster) map[string]any { return c.configMap("a", map[string]string{"x": "2"}) },
-			"data", map[string]any{"x": "2"},
+			"data",
+			map[string]any{"x": "2"},
 		},
 	} {
 		t.Run(tt.reason, func(t *testing.T) {

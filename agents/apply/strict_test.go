@@ -39,18 +39,28 @@ func TestPoliciesAreExact(t *testing.T) {
 		spec       string
 		change     string
 	}{
-		{"a rule in a policy that denies all", networkPolicies, "networking.k8s.io/v1", "NetworkPolicy",
-			`{"podSelector":{},"policyTypes":["Ingress"]}`, `{"spec":{"ingress":[{}]}}`},
-		{"a selector of everything for another", networkPolicies, "networking.k8s.io/v1", "NetworkPolicy",
+		{
+			"a rule in a policy that denies all", networkPolicies, "networking.k8s.io/v1", "NetworkPolicy",
+			`{"podSelector":{},"policyTypes":["Ingress"]}`, `{"spec":{"ingress":[{}]}}`,
+		},
+		{
+			"a selector of everything for another", networkPolicies, "networking.k8s.io/v1", "NetworkPolicy",
 			`{"podSelector":{},"ingress":[{"from":[{"podSelector":{}}],"ports":[{"port":80}]}]}`,
-			`{"spec":{"ingress":[{"from":[{"namespaceSelector":{}}],"ports":[{"port":80,"protocol":"TCP"}]}]}}`},
-		{"a policy type dropped", networkPolicies, "networking.k8s.io/v1", "NetworkPolicy",
-			`{"podSelector":{},"egress":[{}]}`, `{"spec":{"policyTypes":["Egress"]}}`},
-		{"a label more to be protected", budgets, "policy/v1", "PodDisruptionBudget",
+			`{"spec":{"ingress":[{"from":[{"namespaceSelector":{}}],"ports":[{"port":80,"protocol":"TCP"}]}]}}`,
+		},
+		{
+			"a policy type dropped", networkPolicies, "networking.k8s.io/v1", "NetworkPolicy",
+			`{"podSelector":{},"egress":[{}]}`, `{"spec":{"policyTypes":["Egress"]}}`,
+		},
+		{
+			"a label more to be protected", budgets, "policy/v1", "PodDisruptionBudget",
 			`{"minAvailable":1,"selector":{"matchLabels":{"app":"a"}}}`,
-			`{"spec":{"selector":{"matchLabels":{"more":"specific"}}}}`},
-		{"a field that the manifest does not have", budgets, "policy/v1", "PodDisruptionBudget",
-			`{"minAvailable":1,"selector":{}}`, `{"spec":{"unhealthyPodEvictionPolicy":"AlwaysAllow"}}`},
+			`{"spec":{"selector":{"matchLabels":{"more":"specific"}}}}`,
+		},
+		{
+			"a field that the manifest does not have", budgets, "policy/v1", "PodDisruptionBudget",
+			`{"minAvailable":1,"selector":{}}`, `{"spec":{"unhealthyPodEvictionPolicy":"AlwaysAllow"}}`,
+		},
 	} {
 		t.Run(tt.reason, func(t *testing.T) {
 			c := newCluster(t)

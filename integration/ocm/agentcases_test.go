@@ -334,7 +334,7 @@ func testAgentMaestro(w *world) {
 	s.update("web-tier", 2, "green")
 	s.awaitApplied("web-tier", 2)
 	for _, r := range s.reportsOn("web-tier") {
-		if want := int64(r.status.Conditions[0].ObservedGeneration); r.version != want {
+		if want := r.status.Conditions[0].ObservedGeneration; r.version != want {
 			w.t.Errorf("a report on version %d says that it is on %d", want, r.version)
 		}
 	}
