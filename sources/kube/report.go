@@ -66,11 +66,11 @@ func (s *Source) Report(ctx context.Context, r codec.Report) (sources.Verdict, e
 	} else {
 		verdict, err = s.save(ctx, w, r, last != 0)
 	}
-	switch verdict {
-	case sources.Invalid:
+	if verdict == sources.Invalid {
 		s.dropped(rec, w, r, err)
 		return verdict, nil
-	case sources.Accepted, sources.Unordered, sources.Unchanged:
+	}
+	if verdict == sources.Accepted || verdict == sources.Unordered || verdict == sources.Unchanged {
 		rec.unsaved = ""
 		// Of what was not taken the sequence does not count: it may be taken
 		// when it comes again.
