@@ -135,7 +135,8 @@ func (h *fleetHub) awaitStatus(a *ocmAgent, name string, generation int64) {
 	})
 }
 
-// status is an error unless the work's status on the hub is so.
+// status is an error unless the work's status on the hub is so, but for the
+// condition that is the hub's own.
 func (h *fleetHub) status(name string, want workv1.ManifestWorkStatus) error {
 	h.Helper()
 	wantHash, err := statusHash(want)
@@ -146,6 +147,7 @@ func (h *fleetHub) status(name string, want workv1.ManifestWorkStatus) error {
 	if got == nil {
 		return fmt.Errorf("the hub has no work %s", name)
 	}
+	got.Status.Conditions = slices.DeleteFunc(got.Status.Conditions, func(c metav1.Condition) bool { return c.Type == "Dispatched" })
 	hash, err := statusHash(got.Status)
 	if err == nil && hash != wantHash {
 		err = fmt.Errorf("the hub has status %+v, want %+v", got.Status, want)
