@@ -274,33 +274,43 @@ func (d *Dispatcher) sendable(cluster string, works []Held) []Key {
 	return keys
 }
 
-// askForStatus sends the hashes of the statuses that the source holds. A
-// source without works asks nothing: without hashes the question would mean
-// every status there is.
+// askForStatus sends the hashes of the statuses that the source holds, in as
+// many questions as the broker's size limit needs. A source without works asks
+// nothing: without hashes the question would mean every status there is.
 func (d *Dispatcher) askForStatus(ctx context.Context, cluster string, held []Held) error {
-	part := 0
-	for works := range slices.Chunk(held, maxHashes) {
-		q := codec.StatusResync{Source: d.id, Cluster: cluster, Hashes: make([]codec.StatusHash, 0, len(works))}
-		for _, h := range works {
-			q.Hashes = append(q.Hashes, codec.StatusHash{ID: h.ID, Hash: h.StatusHash})
-		}
-		e, err := q.Encode(codec.ResyncRequest)
-		if err != nil {
-			return fmt.Errorf("encode the question for statuses: %w", err)
-		}
+	parts := slices.Collect(slices.Chunk(held, maxHashes))
+	for sent := 0; len(parts) > 0; {
+		works := parts[0]
 		// Each part has a key of its own, so that a broker that keeps the last
 		// event per key keeps all of them.
-		to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: "statusresync-" + strconv.Itoa(part)}
-		err = d.publish(ctx, to, typeStatusResync, e)
+		err := d.askForStatuses(ctx, cluster, "statusresync-"+strconv.Itoa(sent), works)
 		switch {
+		case err == nil:
+			parts, sent = parts[1:], sent+1
+		case errors.Is(err, brokers.ErrTooLarge) && len(works) > 1:
+			half := len(works) / 2
+			parts = append([][]Held{works[:half], works[half:]}, parts[1:]...)
 		case errors.Is(err, brokers.ErrUnavailable):
 			return err
-		case err != nil:
+		default:
 			// The next comparison asks again.
 			d.once.warn("statusresync"+cluster, "cluster cannot be asked for statuses", "cluster", cluster, "err", err)
 			return nil
 		}
-		part++
 	}
 	return nil
+}
+
+// askForStatuses sends one question.
+func (d *Dispatcher) askForStatuses(ctx context.Context, cluster, key string, works []Held) error {
+	q := codec.StatusResync{Source: d.id, Cluster: cluster, Hashes: make([]codec.StatusHash, 0, len(works))}
+	for _, h := range works {
+		q.Hashes = append(q.Hashes, codec.StatusHash{ID: h.ID, Hash: h.StatusHash})
+	}
+	e, err := q.Encode(codec.ResyncRequest)
+	if err != nil {
+		return fmt.Errorf("encode the question for statuses: %w", err)
+	}
+	to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: key}
+	return d.publish(ctx, to, typeStatusResync, e)
 }

@@ -222,6 +222,41 @@ func TestStatusQuestionIsSplit(t *testing.T) {
 	})
 }
 
+// TestStatusQuestionFitsTheBroker: a broker with small packets gets more and
+// smaller questions, and every work is asked about.
+func TestStatusQuestionFitsTheBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 30 // Hashes that fit.
+		src, f := newSource(), &fakeTransport{publish: func(_ brokers.Topic, m codec.Message) error {
+			if q, ok := m.(codec.StatusResync); ok && len(q.Hashes) > most {
+				return fmt.Errorf("%w: %d hashes", brokers.ErrTooLarge, len(q.Hashes))
+			}
+			return nil
+		}}
+		for i := range 500 {
+			src.held["c1"] = append(src.held["c1"], sources.Held{
+				ID: fmt.Sprint("w", i), Generation: 1, Reported: 1, StatusHash: strings.Repeat("ab", 32),
+			})
+		}
+		run(t, src, f, sources.Options{})
+		f.ready()
+		pass(time.Second)
+		seen := map[string]bool{}
+		for _, m := range f.messages {
+			q, ok := m.(codec.StatusResync)
+			if !ok || len(q.Hashes) == 0 {
+				t.Errorf("the cluster was sent %T without hashes", m)
+			}
+			for _, h := range q.Hashes {
+				seen[h.ID] = true
+			}
+		}
+		if len(seen) != 500 {
+			t.Errorf("%d of 500 works were asked about", len(seen))
+		}
+	})
+}
+
 func TestSessionsCompareAll(t *testing.T) {
 	held := func(id string, generation, reported int64, deleting bool) sources.Held {
 		return sources.Held{ID: id, Generation: generation, Reported: reported, Deleting: deleting, StatusHash: strings.Repeat("ab", 32)}
