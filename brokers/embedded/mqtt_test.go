@@ -382,36 +382,6 @@ func TestMQTTNumbersOfBothSides(t *testing.T) {
 	}
 }
 
-// Nothing that is confirmed is lost while a client comes and goes.
-func TestMQTTResumedUnderLoad(t *testing.T) {
-	const publishers, each = 4, 200
-	m := startMQTT(t, embedded.MQTTOptions{DataDir: t.TempDir()})
-	hub := openMQTT(t, m, brokers.RoleSource, "s", "")
-	first := openMQTT(t, m, brokers.RoleAgent, "c1", "")
-	listenMQTT(t, first, 0, nil)
-	closeMQTT(t, first)
-	var load sync.WaitGroup
-	for p := range publishers {
-		load.Go(func() {
-			for n := range each {
-				publishMQTT(t, hub, mqttTopic, mqttEvent(fmt.Sprintf("%d/%d", p, n), 10))
-			}
-		})
-	}
-	got := make(map[string]bool)
-	for deadline := time.Now().Add(mqttPatience); len(got) < publishers*each && time.Now().Before(deadline); {
-		agent := openMQTT(t, m, brokers.RoleAgent, "c1", "")
-		for _, id := range listenMQTT(t, agent, 1+min(20, publishers*each-len(got)-1), nil) {
-			got[id] = true
-		}
-		closeMQTT(t, agent)
-	}
-	load.Wait()
-	if len(got) != publishers*each {
-		t.Errorf("%d of %d events came", len(got), publishers*each)
-	}
-}
-
 // An event that a client does not take does not keep it out.
 func TestMQTTLargerThanClientTakes(t *testing.T) {
 	m := startMQTT(t, embedded.MQTTOptions{})
