@@ -145,7 +145,8 @@ func NewDelivery(from Topic, e event.Event, position string, done func(error)) D
 
 // Done settles the event and must be called exactly once. Nil acknowledges it;
 // an error that wraps ErrReject drops it for good; with any other error the
-// broker keeps it and delivers it again, some only after a reconnect.
+// broker keeps it and delivers it again, some only after a reconnect, and before
+// newer events of its topic that were not handed over yet.
 func (d Delivery) Done(err error) {
 	if d.done != nil {
 		d.done(err)
