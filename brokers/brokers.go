@@ -111,6 +111,17 @@ type Subscription struct {
 	// Down, if set, is called when an established subscription is lost, with
 	// the reason. Ready follows when it is back. It must not block.
 	Down func(error)
+
+	// Gone, if set, is called with the name of a cluster of which the broker
+	// says that its agent is no longer connected. It is a hint for who keeps
+	// account of agents, and never a fact: most brokers say nothing, those that
+	// do may say it late, more than once, of an agent that just came back or of
+	// one that only cannot reach the broker, and what was said while this
+	// subscription was down is lost. An agent that was connected by the same
+	// name since is not told apart. It is called for clusters that the filters
+	// cover, for as long as the subscription is established, from one goroutine
+	// at a time, which may be another than Handle's. It must not block.
+	Gone func(cluster string)
 }
 
 // A Session describes one establishment of a subscription.

@@ -9,6 +9,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 // A Role says which end of the conversation a transport is.
@@ -48,12 +51,39 @@ type Config struct {
 	// CredentialsFile is a NATS credentials file.
 	CredentialsFile string
 
+	// Will, if set, is what the broker publishes when this identity's
+	// connection ends without Close.
+	Will *Will
+
 	// CheckOnly has a driver check the URL and this configuration and return no
 	// transport: it connects to nothing. See Drivers.Check.
 	CheckOnly bool
 
 	// Log is where connection changes are told. Default: nowhere.
 	Log *slog.Logger
+}
+
+// A Will is an event that an identity leaves with the broker at each
+// connection. The broker publishes it when the connection ends without Close:
+// the process died, the network went away, or nothing was heard for longer than
+// the protocol allows. Close takes it back.
+//
+// It arrives like any event of this identity, from the same address and with
+// the same attributes, and is the same at every connection. It is a hint, and
+// may be missing or wrong: a broker that dies itself or forbids the topic sends
+// none, and one that comes late may stand behind events of the next connection,
+// so that its receiver must not believe it over those. Drivers of brokers that
+// have no such thing ignore it; their package comments say so.
+type Will struct {
+	// Topic must be one that this identity may publish to, without wildcards.
+	Topic Topic
+	// Event is published as it is. It must not change once the transport is
+	// open.
+	Event event.Event
+	// Delay is how long the broker waits for this identity to come back, in
+	// which case it publishes nothing. Whole seconds; a fraction counts as one
+	// more. Zero publishes at once, at every interruption.
+	Delay time.Duration
 }
 
 // Identity is the ClientID to use.
@@ -87,6 +117,16 @@ func (c Config) Validate() error {
 		return errors.New("broker configuration: a client certificate and its key come together")
 	case c.PasswordFile != "" && c.Username == "":
 		return errors.New("broker configuration: a password needs a username")
+	case c.Will != nil && c.Will.Delay < 0:
+		return errors.New("broker configuration: the delay of the will is negative")
+	}
+	if c.Will != nil {
+		if err := c.Will.Topic.Validate(); err != nil {
+			return fmt.Errorf("broker configuration: will: %w", err)
+		}
+		if err := c.Will.Event.Validate(); err != nil {
+			return fmt.Errorf("broker configuration: will: %w", err)
+		}
 	}
 	return nil
 }
