@@ -1,5 +1,7 @@
 // Package codec turns works, reports and resync requests into CloudEvents and
-// back, exactly as Open Cluster Management's own clients write them.
+// back, exactly as Open Cluster Management's own clients write them. The events
+// in which sources and agents compare digests and tell of their presence are
+// this project's own; they are said only to whom has shown to know them.
 //
 // It is pure: no clock other than for the time attribute, no network, no
 // Kubernetes client. Bytes stay bytes: a [Bundle] and a [Report] keep their
@@ -10,7 +12,8 @@
 //
 // Encode and Decode are inverse: for every message m that encodes,
 // Decode(m.Encode(a)) yields a and a value equal to m, where an empty slice
-// equals nil and a Trace of {} equals "". Encode does not parse: that Metadata,
+// equals nil, a Trace of {} equals "", and what Hello and Buckets say of
+// themselves. Encode does not parse: that Metadata,
 // Payload and Trace are JSON objects is up to whoever made them, which is
 // NewBundle, NewReport or Decode as a rule. Decode never panics, whatever the
 // event holds; it caps sizes and nesting before it parses. Bodies larger than
@@ -43,6 +46,9 @@ const (
 	attrTrace      = "logtracing"
 )
 
+// attrCapabilities is this project's own extension attribute of an OCM event.
+const attrCapabilities = "fleetcast"
+
 // Limits.
 const (
 	// MaxMetadata is how many bytes of metadata NewBundle and NewReport make at
@@ -74,6 +80,11 @@ var (
 	// NewBundle and NewReport for what would become such an event.
 	ErrMalformed = errors.New("malformed event")
 
+	// ErrUnsupportedVersion is wrapped by Decode for an event that is meant for
+	// a receiver like this one, in a version of its type or of CloudEvents that
+	// this package does not speak: the peer is newer, or too old.
+	ErrUnsupportedVersion = errors.New("unsupported version")
+
 	// ErrMetadataTooLarge is wrapped by NewBundle for a work whose metadata
 	// exceeds MaxMetadata after what is never sent was removed, and by Encode
 	// for metadata that no attribute can hold.
@@ -102,6 +113,10 @@ const (
 	ResyncResponse Action = "resync_response"
 )
 
+// Announce is the action of Hello, Digest, Match, Buckets, Entries and
+// Presence, whose types say all there is to say.
+const Announce Action = "announce"
+
 // Types of events: the data type, the subresource and the action.
 const (
 	specCreate           = DataType + ".spec." + string(Create)
@@ -114,7 +129,8 @@ const (
 	statusResyncResponse = DataType + ".status." + string(ResyncResponse)
 )
 
-// A Message is a Bundle, a Report, a SpecResync or a StatusResync.
+// A Message is a Bundle, a Report, a SpecResync, a StatusResync, a Hello, a
+// Digest, a Match, a Buckets, an Entries or a Presence.
 type Message interface {
 	// Encode writes the message as an event with this action. It fails for an
 	// action that does not go with the message, and for a message that lacks
@@ -175,6 +191,9 @@ type SpecResync struct {
 	// Agent asks, for Cluster, the Source; an empty Source asks all.
 	Agent, Source, Cluster string
 	Versions               []Version
+	// Capabilities is what the agent can do beyond OCM's protocol, such as
+	// CapDigest; without any the question is exactly OCM's.
+	Capabilities []string
 }
 
 // A Version is the generation of one work that an agent holds.

@@ -9,40 +9,55 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
-// Decode reads an event. The message is a [Bundle], [Report], [SpecResync] or
-// [StatusResync]; it shares the event's body and strings. The error wraps
-// ErrUnknownType or ErrMalformed.
+// Decode reads an event. The message is one of those that Message names; it
+// shares the event's body and strings. The error wraps ErrUnknownType,
+// ErrUnsupportedVersion or ErrMalformed.
 //
 // Integers may have a fraction of zeros, as some peers write them. Attributes
-// that the type does not use are ignored.
+// that the type does not use are ignored, and so are unknown fields of bodies.
 func Decode(e event.Event) (Action, Message, error) {
 	typ := e.Get(event.Type)
+	if kind, ok := strings.CutPrefix(typ, ownType+"."); ok {
+		return decodeOwn(e, kind)
+	}
 	suffix, ok := strings.CutPrefix(typ, DataType+".")
 	if !ok {
-		return "", nil, fmt.Errorf("%w: %.100q", ErrUnknownType, typ)
+		return "", nil, unknown(typ)
 	}
 	kind, a, _ := strings.Cut(suffix, ".")
-	var m Message
-	var err error
+	var decode func(event.Event) (Message, error)
 	switch typ {
 	case specCreate, specUpdate, specDelete, specResyncResponse:
-		m, err = decodeBundle(e)
+		decode = decodeBundle
 	case statusUpdate, statusResyncResponse:
-		m, err = decodeReport(e)
+		decode = decodeReport
 	case specResyncRequest:
-		m, err = decodeSpecResync(e)
+		decode = decodeSpecResync
 	case statusResyncRequest:
-		m, err = decodeStatusResync(e)
+		decode = decodeStatusResync
 	default:
-		return "", nil, fmt.Errorf("%w: %.100q", ErrUnknownType, typ)
+		return "", nil, unknown(typ)
 	}
+	m, err := decodeAs(e, decode)
+	if err != nil {
+		return "", nil, fmt.Errorf("decode %s %s of %.100q: %w", kind, a, e.Get(attrResourceID), err)
+	}
+	return Action(a), m, nil
+}
+
+// decodeAs reads an event whose type is known.
+func decodeAs(e event.Event, decode func(event.Event) (Message, error)) (Message, error) {
+	if v, ok := e.Lookup(event.SpecVersion); ok && v != event.Version {
+		return nil, fmt.Errorf("%w: CloudEvents %.40q, only %s is spoken", ErrUnsupportedVersion, v, event.Version)
+	}
+	m, err := decode(e)
 	if err == nil {
 		err = e.Validate()
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("decode %s %s of %.100q: %w", kind, a, e.Get(attrResourceID), asMalformed(err))
+		return nil, asMalformed(err)
 	}
-	return Action(a), m, nil
+	return m, nil
 }
 
 func decodeBundle(e event.Event) (Message, error) {

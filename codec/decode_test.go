@@ -44,7 +44,11 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no type at all", "bundle", unset(event.Type), codec.ErrUnknownType},
 
 		{"no CloudEvent: it has no ID", "bundle", unset(event.ID), codec.ErrMalformed},
-		{"no CloudEvent: another version", "bundle", set(event.SpecVersion, "0.3"), codec.ErrMalformed},
+		{"no CloudEvent: it says no version", "bundle", unset(event.SpecVersion), codec.ErrMalformed},
+		{"another version of CloudEvents", "bundle", set(event.SpecVersion, "0.3"), codec.ErrUnsupportedVersion},
+		{"another version of OCM's data type", "bundle", set(event.Type, "io.open-cluster-management.works.v1beta1.manifestbundles.spec.update_request"), codec.ErrUnsupportedVersion},
+		{"another data type of OCM's", "bundle", set(event.Type, "io.open-cluster-management.works.v1beta1.manifests.spec.update_request"), codec.ErrUnknownType},
+		{"a version that is none", "bundle", set(event.Type, "io.open-cluster-management.works.latest.manifestbundles.spec.update_request"), codec.ErrUnknownType},
 		{"no source", "bundle", unset(event.Source), codec.ErrMalformed},
 		{"no resource ID", "bundle", unset("resourceid"), codec.ErrMalformed},
 		{"a line break in the ID, which a header cannot carry", "bundle", set("resourceid", "a\nb"), codec.ErrMalformed},

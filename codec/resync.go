@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	kjson "k8s.io/apimachinery/pkg/util/json"
@@ -42,6 +43,9 @@ func (q SpecResync) Encode(a Action) (event.Event, error) {
 	if err != nil {
 		return event.Event{}, fmt.Errorf("encode spec resync of cluster %q: %w", q.Cluster, err)
 	}
+	if len(q.Capabilities) > 0 {
+		e.Set(attrCapabilities, strings.Join(q.Capabilities, ","))
+	}
 	return e, nil
 }
 
@@ -72,7 +76,7 @@ func question(typ, from, cluster, source string, list any) (event.Event, error) 
 	if len(body) > MaxPayload {
 		return event.Event{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrPayloadTooLarge, len(body), MaxPayload)
 	}
-	e := event.New(typ, from, time.Now(), 3)
+	e := event.New(typ, from, time.Now(), 4)
 	setBody(&e, body)
 	e.Set(attrCluster, cluster)
 	e.Set(attrSource, source)
@@ -97,7 +101,7 @@ func (q SpecResync) check() error {
 			return malformed("resourceVersion %d of %.100q is negative", v.Generation, v.ID)
 		}
 	}
-	return nil
+	return checkCapabilities(q.Capabilities)
 }
 
 func (q StatusResync) check() error {
@@ -131,6 +135,12 @@ func decodeSpecResync(e event.Event) (Message, error) {
 		Source:   e.Get(attrSource),
 		Cluster:  e.Get(attrCluster),
 		Versions: list.Versions,
+	}
+	if text := e.Get(attrCapabilities); text != "" {
+		if len(text) > MaxCapabilities*(maxCapability+1) {
+			return nil, malformed("%s has %d bytes", attrCapabilities, len(text))
+		}
+		q.Capabilities = strings.Split(text, ",")
 	}
 	return q, q.check()
 }
