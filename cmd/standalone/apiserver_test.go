@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +83,58 @@ func TestAPIServerInADeepDirectory(t *testing.T) {
 	if code := server.end(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d:\n%s", code, server.stderr)
 	}
+}
+
+// TestAPIServerToldToEndWhileItStarts signals the server at moments of its start
+// that show from outside.
+func TestAPIServerToldToEndWhileItStarts(t *testing.T) {
+	for _, tc := range []struct {
+		moment  string
+		reached func(dir, address string) error
+	}{
+		{"its store runs", func(dir, _ string) error {
+			_, err := os.Stat(filepath.Join(dir, "etcd", "client.sock"))
+			return err
+		}},
+		{"it serves without being ready", func(_, address string) error {
+			// Whether the certificate is a good one is not the question.
+			dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // See above.
+			conn, err := dialer.DialContext(t.Context(), "tcp", address)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		}},
+	} {
+		for _, apis := range []string{"hub", "full"} {
+			t.Run(tc.moment+"/"+apis, func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "data")
+				port := freePort(t)
+				server, _ := launch(t, "apiserver", "--data-dir", dir, "--apis", apis, "--port", port, "--unsafe-no-fsync")
+				eventually(t, tc.moment, func() error { return tc.reached(dir, net.JoinHostPort("127.0.0.1", port)) })
+				if code := server.end(t, syscall.SIGTERM); code != 0 {
+					t.Errorf("it ended with %d", code)
+				}
+				if log := server.stderr.String(); log != "" {
+					t.Errorf("a server that was told to end logged:\n%s", log)
+				}
+			})
+		}
+	}
+}
+
+// freePort returns a port that nobody listens on at the time.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err := errors.Join(err, listener.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 func testServedAPIs(t *testing.T, client kubernetes.Interface, apis string) {

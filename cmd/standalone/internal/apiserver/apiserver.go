@@ -164,6 +164,14 @@ func Start(ctx context.Context, dataDir string, opts Options) (_ *Server, err er
 	}
 	served := make(chan error, 1)
 	go func() { served <- prepared.Run(runCtx) }()
+	defer func() {
+		if err != nil {
+			// The server panics when its listener is closed under it, and etcd must
+			// outlive it.
+			cancel()
+			_ = awaitEnd(served)
+		}
+	}()
 
 	if err := s.awaitReady(ctx, served); err != nil {
 		return nil, err
@@ -214,10 +222,14 @@ func (s *Server) Stop() error {
 }
 
 // awaitReady returns when the server answers that it is ready and has made the
-// namespace that every client expects.
-func (s *Server) awaitReady(ctx context.Context, served chan error) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+// namespace that every client expects. When told to end meanwhile it returns an
+// error then: a server whose start-up hooks are interrupted takes them for failed
+// and ends the whole process. One that is not ready stopTimeout later is not
+// waited for.
+func (s *Server) awaitReady(told context.Context, served chan error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(told), 2*time.Minute)
 	defer cancel()
+	defer context.AfterFunc(told, func() { time.AfterFunc(stopTimeout, cancel) })()
 	client, err := kubernetes.NewForConfig(s.config)
 	if err != nil {
 		return fmt.Errorf("make a client of the new API server: %w", err)
@@ -226,7 +238,7 @@ func (s *Server) awaitReady(ctx context.Context, served chan error) error {
 	err = wait.PollUntilContextCancel(ctx, 25*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		select {
 		case err := <-served:
-			served <- nil
+			served <- err
 			return false, fmt.Errorf("it ended while starting: %w", err)
 		default:
 		}
@@ -237,6 +249,9 @@ func (s *Server) awaitReady(ctx context.Context, served chan error) error {
 	})
 	if err != nil && last != nil && ctx.Err() != nil {
 		return fmt.Errorf("wait for the API server to be ready: %w (last answer: %w)", err, last)
+	}
+	if err == nil {
+		err = told.Err()
 	}
 	if err != nil {
 		return fmt.Errorf("wait for the API server to be ready: %w", err)
