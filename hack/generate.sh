@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes every generated file of the repository: CRDs and the CLI's pages.
+# Writes every generated file of the repository: CRDs, deep copies and the CLI's
+# pages.
 #
 # CONTROLLER_GEN may name a built controller-gen of the version in
 # hack/crds/main.go; without it, go run fetches that version through the Go

@@ -1,7 +1,7 @@
 // Package api gathers what the Open Cluster Management APIs fix beside their
 // types: the names of finalizers, annotations, conditions and reasons that
 // other tools rely on, and the CRDs. The types themselves come from
-// open-cluster-management.io/api.
+// open-cluster-management.io/api; what this project adds is in v1alpha1.
 package api
 
 // Finalizers of the work API.
@@ -78,11 +78,55 @@ const (
 	// ReasonClusterAhead is that of a work of which the cluster holds a later
 	// generation than the hub, as after the hub was restored from a backup.
 	ReasonClusterAhead = "ClusterAhead"
+	// ReasonDeletionWithheld is that of a deleted work whose deletion is not sent
+	// before an operator confirms it, because too many of its cluster's works were
+	// deleted at once.
+	ReasonDeletionWithheld = "DeletionWithheld"
+)
+
+// ConfirmDeletionAnnotation on a ManifestWork, with the value "true", confirms
+// that its deletion is meant, however many others are deleted with it.
+const ConfirmDeletionAnnotation = "work.fleetcast.io/confirm-deletion"
+
+// Conditions of an Agent and their reasons.
+const (
+	// ConditionOnline is true while the agent is heard. Its last transition is
+	// since when.
+	ConditionOnline = "Online"
+	ReasonConnected = "Connected"
+	ReasonSilent    = "Silent"
+	// ConditionInSync is true when the agent was found to hold what the hub holds.
+	ConditionInSync      = "InSync"
+	ReasonDigestsMatch   = "DigestsMatch"
+	ReasonDigestsUnequal = "DigestsUnequal"
+	// ConditionUnclaimed is true while the cluster holds works of this hub that
+	// the hub does not know.
+	ConditionUnclaimed    = "Unclaimed"
+	ReasonWorksUnclaimed  = "WorksUnclaimed"
+	ReasonAllWorksClaimed = "AllWorksClaimed"
+	// ConditionDuplicate is true while two agents answer for one cluster.
+	ConditionDuplicate = "Duplicate"
+	ReasonTwoAgents    = "TwoAgents"
+	ReasonOneAgent     = "OneAgent"
+)
+
+// Reasons of events on an Agent.
+const (
+	// ReasonDeletionConfirmed says that unclaimed works are deleted on an
+	// operator's word.
+	ReasonDeletionConfirmed = "DeletionConfirmed"
+	// ReasonNotUnclaimed says that spec.delete named works that the cluster does
+	// not hold unclaimed, which it does not delete.
+	ReasonNotUnclaimed = "NotUnclaimed"
 )
 
 // ReasonStatusNotSaved is that of the event on a ManifestWork whose cluster
 // reported a status that the API server does not take.
 const ReasonStatusNotSaved = "StatusNotSaved"
+
+// ReasonReportDropped is that of the event on a ManifestWork of whose cluster
+// something was dropped that it said of the work.
+const ReasonReportDropped = "ReportDropped"
 
 // FieldManager is how the agent signs what it applies, unless a work asks for
 // another name.

@@ -17,17 +17,20 @@ import (
 	clusterv1beta2 "open-cluster-management.io/api/cluster/v1beta2"
 	workv1 "open-cluster-management.io/api/work/v1"
 	workv1alpha1 "open-cluster-management.io/api/work/v1alpha1"
+
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 )
 
-// NewScheme returns a scheme with the OCM work, cluster and add-on APIs, CRDs,
-// and those Kubernetes kinds that hub and agent use with their Go types. Every
-// call returns a new scheme, for the caller to extend.
+// NewScheme returns a scheme with the OCM work, cluster and add-on APIs, this
+// project's own, CRDs, and those Kubernetes kinds that hub and agent use with
+// their Go types. Every call returns a new scheme, for the caller to extend.
 func NewScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		workv1.Install, workv1alpha1.Install,
 		clusterv1.Install, clusterv1alpha1.Install, clusterv1beta1.Install, clusterv1beta2.Install,
 		addonv1alpha1.Install, addonv1beta1.Install,
+		v1alpha1.Install,
 		apiextensionsv1.AddToScheme,
 		corev1.AddToScheme, coordinationv1.AddToScheme, certificatesv1.AddToScheme, rbacv1.AddToScheme,
 	} {

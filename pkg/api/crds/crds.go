@@ -1,7 +1,8 @@
-// Package crds holds the CRDs of the OCM APIs that a hub and a cluster serve.
+// Package crds holds the CRDs of the OCM APIs that a hub and a cluster serve, and
+// of this project's own.
 //
 // The YAML files are generated from the Go types of
-// open-cluster-management.io/api. Every kind has one stored version, the one
+// open-cluster-management.io/api and of pkg/api/v1alpha1. Every kind has one stored version, the one
 // that OCM stores, and no kind needs a conversion webhook: a second version is
 // served only where its schema is the stored one's. The add-on kinds whose
 // v1beta1 renamed fields therefore serve v1alpha1 alone.
