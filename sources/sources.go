@@ -28,11 +28,23 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
 )
 
-// ErrNotLoaded is wrapped by a Source that does not know all its works yet.
-// The dispatcher then answers nobody and tries again.
-var ErrNotLoaded = errors.New("source not loaded")
+var (
+	// ErrNotLoaded is wrapped by a Source that does not know all its works yet.
+	// The dispatcher then answers nobody and tries again.
+	ErrNotLoaded = errors.New("source not loaded")
+
+	// ErrWithheld is wrapped by Source.Bundle for a deletion that waits for an
+	// operator's confirmation; the bundle beside it has its Generation. A Refuser
+	// hears of it as of any refusal. It is tried again when the work changes.
+	ErrWithheld = errors.New("deletion withheld until it is confirmed")
+
+	// ErrFenced is wrapped by Dispatcher.Ready when another hub leads under this
+	// source ID. See Lifetime.
+	ErrFenced = errors.New("fenced: another hub leads under this source ID")
+)
 
 // A Key names one work of the source.
 type Key struct {
@@ -47,6 +59,7 @@ type Source interface {
 	// cluster confirmed. An error that wraps one of codec's (ErrMalformed,
 	// ErrMetadataTooLarge, ErrPayloadTooLarge, ErrGenerationRange) says that the
 	// work cannot be sent as it is; the bundle beside it then has its Generation.
+	// So does one that wraps ErrWithheld.
 	Bundle(ctx context.Context, k Key) (codec.Bundle, bool, error)
 
 	// Held returns what the source holds for one cluster, in any order; an
@@ -69,6 +82,12 @@ type Held struct {
 	// Generation is the newest there is; Deleting that it is a deletion.
 	Generation int64
 	Deleting   bool
+	// Digest is that of the newest bundle, see codec.Bundle.Digest. It does not
+	// count while the work is being deleted, and is zero for one that cannot be
+	// sent as it is.
+	Digest digest.Content
+	// Withheld says that the deletion waits for a confirmation, see ErrWithheld.
+	Withheld bool
 	// Reported is the generation of the last accepted report, 0 if none.
 	Reported int64
 	// StatusHash is the status hash as the source holds it; a work without a
@@ -90,6 +109,20 @@ const (
 	Invalid   Verdict = "invalid"   // The source can never save this status.
 )
 
+// A Lifetime is a Source whose state has a lifetime and a lead. Agents keep the
+// highest term that they heard of for each source, so a hub that still runs
+// although another one took over finds out from them, and stops: it is fenced.
+// With a Source that is no Lifetime there is no fencing.
+type Lifetime interface {
+	// Begin starts a lead. The epoch names the lifetime of the state: it is
+	// another one after a loss of the state, and empty if nobody knows. The term
+	// is positive, greater than all before it, and greater than above. Both are
+	// durable when it returns. It is called when a dispatcher starts, and again
+	// when clusters know of a higher term than its own; after an error it is
+	// called again. It is never called concurrently.
+	Begin(ctx context.Context, above int64) (epoch string, term int64, err error)
+}
+
 // A Refuser is a Source that wants to know which of its works cannot be sent:
 // as they are, or because the broker goes on refusing them (see RefusedByBroker).
 // Refused is called once per generation and reason, and never concurrently for
@@ -98,6 +131,16 @@ const (
 // cheap. After an error it is called again, with what is true then.
 type Refuser interface {
 	Refused(ctx context.Context, k Key, generation int64, reason error) error
+}
+
+// A Noter is a Source that notes what was dropped of the reports of a cluster:
+// the broker vouches for the cluster, the ID is what the event claims and may be
+// that of no work of the cluster. Reason is the label that the metrics have for
+// it, err what is wrong. It is called at most about once a minute for each cluster and
+// reason, and never concurrently for one cluster; after an error it is called
+// again a few times.
+type Noter interface {
+	Dropped(ctx context.Context, k Key, reason string, err error) error
 }
 
 // TooLarge says of the reason given to a Refuser that the work is refused for
