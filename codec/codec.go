@@ -68,6 +68,8 @@ const (
 	MaxName = 253
 	// MaxListed is how many works one resync request may list.
 	MaxListed = 200_000
+	// MaxEntries is how many works one Entries may list.
+	MaxEntries = 50_000
 )
 
 var (
@@ -91,7 +93,7 @@ var (
 	ErrMetadataTooLarge = errors.New("object metadata too large")
 
 	// ErrPayloadTooLarge is wrapped by NewBundle, NewReport and Encode for a
-	// body that exceeds MaxPayload.
+	// body that exceeds MaxPayload, and for Entries of more than MaxEntries works.
 	ErrPayloadTooLarge = errors.New("payload too large")
 
 	// ErrGenerationRange is wrapped by NewBundle and Encode for a generation

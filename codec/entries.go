@@ -11,7 +11,8 @@ import (
 
 // Entries is an agent's answer to Buckets: everything that it holds in these
 // buckets. What it does not list there, it does not hold. An agent may answer
-// in several events, each complete for its own buckets.
+// in several events, each complete for its own buckets and of at most MaxEntries
+// works.
 type Entries struct {
 	// Agent answers in this Instance of its process; Term is the newest that it
 	// heard of the source.
@@ -102,8 +103,8 @@ func (s Entries) check() error {
 		}
 		listed[bucket] = true
 	}
-	if err := checkWorks(len(s.Entries)); err != nil {
-		return err
+	if len(s.Entries) > MaxEntries {
+		return fmt.Errorf("%w: %d works, at most %d are allowed", ErrPayloadTooLarge, len(s.Entries), MaxEntries)
 	}
 	seen := make(map[string]struct{}, len(s.Entries))
 	for i := range s.Entries {
@@ -142,10 +143,10 @@ func (e *Entry) check() error {
 }
 
 func decodeEntries(e event.Event) (Message, error) {
-	// An entry has six commas at most, and an ID few of its own. So this bounds
-	// what the parser allocates.
-	if n := bytes.Count(e.Data, []byte{','}); n > 6*MaxListed {
-		return nil, malformed("it lists more than %d works", MaxListed)
+	// An entry has six commas at most, and one of the shortest values there are
+	// has one. So this bounds what the parser allocates.
+	if n := bytes.Count(e.Data, []byte{','}); n > 6*MaxEntries {
+		return nil, malformed("it lists more than %d works", MaxEntries)
 	}
 	var body entriesBody
 	if err := parseAnnounced(e, MaxPayload, &body); err != nil {
