@@ -66,7 +66,8 @@ type Config struct {
 // A Will is an event that an identity leaves with the broker at each
 // connection. The broker publishes it when the connection ends without Close:
 // the process died, the network went away, or nothing was heard for longer than
-// the protocol allows. Close takes it back.
+// the protocol allows. A Close that reaches the broker takes it
+// back.
 //
 // It arrives like any event of this identity, from the same address and with
 // the same attributes, and is the same at every connection. It is a hint, and

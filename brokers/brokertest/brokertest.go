@@ -69,6 +69,12 @@ type Harness struct {
 	// DurableBroadcast says that Sessions is true of the broadcast lanes too.
 	DurableBroadcast bool
 
+	// Wills says that the broker publishes brokers.Config.Will. Cut is needed
+	// with it: it opens a connection like Open, and returns also what breaks it
+	// for good, without the goodbye of Close. A [Wire] between does as well.
+	Wills bool
+	Cut   func(t *testing.T, c brokers.Config) (tr brokers.Transport, cut func())
+
 	// MaxSize, in bytes, is a body that the broker under test does not take,
 	// while it takes one of half of it; above 600,000. With 0, sizes are not
 	// tested.
@@ -92,6 +98,7 @@ type testCase struct {
 
 func stops(h Harness) bool    { return h.Stop != nil && h.Start != nil }
 func sessions(h Harness) bool { return h.Sessions }
+func wills(h Harness) bool    { return h.Wills }
 
 var cases = []testCase{
 	{name: "attributes survive", run: attributesSurvive},
@@ -124,6 +131,10 @@ var cases = []testCase{
 	{name: "resume", run: resume, when: func(h Harness) bool { return h.Log }},
 	{name: "resume is not asked", run: resumeNotAsked, when: func(h Harness) bool { return !h.Log }},
 	{name: "subscribe again", run: subscribeAgain},
+
+	{name: "will of a lost connection", run: willOfLost, when: wills},
+	{name: "no will after close", run: noWillAfterClose, when: wills},
+	{name: "will with a delay", run: willWithDelay, when: wills},
 
 	{name: "cancel", run: cancelSubscribe},
 	{name: "closed", run: closed},
@@ -208,6 +219,19 @@ func (e *env) agent(cluster string) brokers.Transport {
 func (e *env) open(c brokers.Config) brokers.Transport {
 	e.Helper()
 	tr := e.h.Open(e.T, c)
+	e.closeLater(c, tr)
+	return tr
+}
+
+// openFragile opens a connection that cut breaks for good.
+func (e *env) openFragile(c brokers.Config) (tr brokers.Transport, cut func()) {
+	e.Helper()
+	tr, cut = e.h.Cut(e.T, c)
+	e.closeLater(c, tr)
+	return tr, cut
+}
+
+func (e *env) closeLater(c brokers.Config, tr brokers.Transport) {
 	e.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -215,7 +239,6 @@ func (e *env) open(c brokers.Config) brokers.Transport {
 			e.Errorf("close transport of %s: %v", c.Name, err)
 		}
 	})
-	return tr
 }
 
 // close closes tr in the middle of a case.

@@ -11,7 +11,8 @@
 // By default a [Broker] is like an MQTT broker: a session per identity queues
 // what it subscribed to, also while it is away. With [Options].Log it is like
 // JetStream with one message per subject: it keeps the newest event of each
-// topic for whoever comes later, and deliveries have positions. Either way an
+// topic for whoever comes later, deliveries have positions, and there are no
+// wills. Either way an
 // event that is settled with an error comes again after a while, before newer
 // ones of its topic that were not handed over, and what is
 // unsettled when the connection is lost comes again after it. Settling such an
@@ -126,6 +127,9 @@ type Broker struct {
 	transports map[*transport]bool
 	clients    map[string]*transport
 
+	// wills are those of clients that were lost, until they are published.
+	wills map[string]*time.Timer
+
 	// What follows is the broker's data.
 	epoch    uint64 // Of the log: positions of another mean nothing.
 	seq      uint64 // Of the last event that was taken.
@@ -142,6 +146,7 @@ func NewBroker(o Options) *Broker {
 		partitioned: make(map[string]bool),
 		transports:  make(map[*transport]bool),
 		clients:     make(map[string]*transport),
+		wills:       make(map[string]*time.Timer),
 	}
 	b.emptyLocked()
 	return b
@@ -157,13 +162,16 @@ func (b *Broker) emptyLocked() {
 }
 
 // Open returns a transport of this broker. Its configuration must be valid; of
-// it, role, name, client ID and log matter.
+// it, role, name, client ID, will and log matter.
 func (b *Broker) Open(c brokers.Config) brokers.Transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
 		b: b, config: c, id: c.Identity(), log: c.Logger().With("broker", "mem"),
 		rng: b.chance("transport " + c.Identity()),
 		ctx: ctx, cancel: cancel, up: make(chan struct{}),
+	}
+	if w := c.Will; w != nil && !b.opts.Log && (b.opts.Refuse == nil || !b.opts.Refuse(c, w.Topic)) {
+		t.will = w
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -173,11 +181,12 @@ func (b *Broker) Open(c brokers.Config) brokers.Transport {
 }
 
 // Stop breaks all connections and takes no new ones until Start. The data
-// stays.
+// stays, but for wills.
 func (b *Broker) Stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.running = false
+	b.forgetWillsLocked()
 	b.breakAllLocked(errors.New("broker stopped"))
 }
 
@@ -195,6 +204,7 @@ func (b *Broker) Start() {
 func (b *Broker) Wipe() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.forgetWillsLocked()
 	b.breakAllLocked(errors.New("broker lost its data"))
 	b.emptyLocked()
 	for t := range b.transports {
@@ -215,7 +225,22 @@ func (b *Broker) Disconnect(clientID string) {
 	defer b.mu.Unlock()
 	if t := b.clients[clientID]; t != nil {
 		b.breakLocked(t, errors.New("broker closed the connection"))
+		b.willLocked(t)
 		b.connectLaterLocked(t)
+	}
+}
+
+// Crash ends the transport that is connected by a client ID as the death of its
+// process would: the connection breaks and never comes back, and another may
+// take the client ID. What was called on the transport still returns as without
+// a connection, and it is to be closed.
+func (b *Broker) Crash(clientID string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t := b.clients[clientID]; t != nil {
+		delete(b.transports, t)
+		b.breakLocked(t, errors.New("process crashed"))
+		b.willLocked(t)
 	}
 }
 
@@ -227,6 +252,7 @@ func (b *Broker) Partition(clientID string) {
 	b.partitioned[clientID] = true
 	if t := b.clients[clientID]; t != nil {
 		b.breakLocked(t, errors.New("network partitioned"))
+		b.willLocked(t)
 	}
 }
 

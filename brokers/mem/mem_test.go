@@ -34,7 +34,11 @@ func TestConformance(t *testing.T) {
 				KeepsLast:        o.Log,
 				Log:              o.Log,
 				DurableBroadcast: o.DurableBroadcast,
-				MaxSize:          size,
+				Wills:            !o.Log,
+				Cut: func(_ *testing.T, c brokers.Config) (brokers.Transport, func()) {
+					return b.Open(c), func() { b.Crash(c.Identity()) }
+				},
+				MaxSize: size,
 			})
 		})
 	}

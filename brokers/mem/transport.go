@@ -21,7 +21,9 @@ type transport struct {
 	b      *Broker
 	config brokers.Config
 	id     string
-	log    *slog.Logger
+	// will is nil where the broker takes none.
+	will *brokers.Will
+	log  *slog.Logger
 
 	// ctx ends with Close.
 	ctx    context.Context
@@ -52,7 +54,7 @@ type link struct {
 
 // connectLaterLocked connects t after a while, if it is not connected.
 func (b *Broker) connectLaterLocked(t *transport) {
-	if t.link != nil || t.ctx.Err() != nil {
+	if t.link != nil || !b.transports[t] {
 		return
 	}
 	if t.connect != nil {
@@ -66,14 +68,16 @@ func (b *Broker) connectLaterLocked(t *transport) {
 func (b *Broker) connect(t *transport) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if t.link != nil || t.ctx.Err() != nil || !b.running || b.partitioned[t.id] {
+	if t.link != nil || !b.transports[t] || !b.running || b.partitioned[t.id] {
 		return
 	}
 	if other := b.clients[t.id]; other != nil {
 		// As with MQTT: a client ID has one connection, the newest.
 		b.breakLocked(other, errors.New("another connection has the same client ID"))
+		b.willLocked(other)
 		b.connectLaterLocked(other)
 	}
+	b.forgetWillLocked(t.id)
 	b.clients[t.id] = t
 	t.link = &link{lost: make(chan struct{})}
 	close(t.up)
@@ -152,6 +156,7 @@ func (t *transport) publish(ctx context.Context, to brokers.Topic, e event.Event
 	}
 	if t.rng.Float64() < b.opts.Cut {
 		b.breakLocked(t, errCut)
+		b.willLocked(t)
 		b.connectLaterLocked(t)
 	}
 	t.unconfirmed++

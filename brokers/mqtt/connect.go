@@ -56,6 +56,9 @@ func (t *transport) connectPacket(p *paho.Connect, _ *url.URL) (*paho.Connect, e
 	p.Properties.ReceiveMaximum = &receiveMaximum
 	p.Properties.MaximumPacketSize = &size
 	p.Properties.RequestProblemInfo = true
+	if t.will != nil {
+		p.WillMessage, p.WillProperties = t.will.message, t.will.properties
+	}
 	return p, nil
 }
 

@@ -47,6 +47,13 @@
 // Whether an event survives the broker is the broker's matter: mosquitto writes
 // to disk only if told so, and every half hour.
 //
+// # Wills
+//
+// A [brokers.Will] is the will message of MQTT 5, with its will delay. Brokers
+// publish it under the permissions of its owner, mosquitto without a word if
+// they are missing. The session's expiry cuts the delay short. A connection
+// that is renewed keeps a will that has a delay.
+//
 // # Subscriptions that end
 //
 // The end of a Subscribe call does not end the subscription at the broker, which

@@ -262,11 +262,13 @@ func (l *link) drain(ctx context.Context) error {
 // disconnect ends the connection and leaves the session with the broker. It
 // waits, until ctx ends, for the broker to hang up: then it has seen the last
 // acknowledgements, and will not send those events to the next connection.
-func (l *link) disconnect(ctx context.Context) {
+func (l *link) disconnect(ctx context.Context, reason byte) {
 	// A connection that is stuck must not outlive ctx, writes included.
 	defer context.AfterFunc(ctx, l.hangUp)()
 	_ = l.flush()
-	if _, err := packets.NewControlPacket(packets.DISCONNECT).WriteTo(l.conn); err == nil {
+	p := packets.NewControlPacket(packets.DISCONNECT)
+	p.Content.(*packets.Disconnect).ReasonCode = reason
+	if _, err := p.WriteTo(l.conn); err == nil {
 		select {
 		case <-l.ctx.Done():
 		case <-ctx.Done():

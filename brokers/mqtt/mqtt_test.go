@@ -92,6 +92,11 @@ func TestConformance(t *testing.T) {
 				Redelivers:       true,
 				DurableBroadcast: true,
 				MaxSize:          700_000,
+				Wills:            true,
+				Cut: func(t *testing.T, c brokers.Config) (brokers.Transport, func()) {
+					w := brokertest.NewWire(t, b.url.Host)
+					return open(t, &url.URL{Scheme: "mqtt", Host: w.Addr()}, c), w.Cut
+				},
 				Ignore:           []goleak.Option{goleak.IgnoreAnyFunction("github.com/mochi-mqtt/server/v2.(*Client).WriteLoop")},
 			}
 			if durable {

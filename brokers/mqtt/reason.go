@@ -4,6 +4,8 @@ import "fmt"
 
 // Reason codes of MQTT 5 (section 2.4) that the driver acts on.
 const (
+	normalDisconnection   = 0x00
+	disconnectWithWill    = 0x04
 	noMatchingSubscribers = 0x10
 	refused               = 0x80 // This and all above are errors.
 	badCredentials        = 0x86

@@ -38,6 +38,7 @@ type transport struct {
 
 	config      brokers.Config
 	credentials *credentials
+	will        *will // Nil for none.
 	log         *slog.Logger
 	pacer       pacer
 	keeper      keeper
@@ -81,11 +82,16 @@ func Open(_ context.Context, u *url.URL, c brokers.Config) (brokers.Transport, e
 	if err := o.validate(c); err != nil {
 		return nil, err
 	}
+	will, err := o.newWill(c.Will)
+	if err != nil {
+		return nil, err
+	}
 	secrets := newCredentials(o, c)
 	if err := secrets.check(o.tls); err != nil || c.CheckOnly {
 		return nil, err
 	}
 	t := newTransport(o, c, secrets)
+	t.will = will
 	// What there is to tell after Open outlives its context.
 	t.manager, err = autopaho.NewConnection(context.Background(), t.clientConfig())
 	if err != nil {
@@ -212,7 +218,7 @@ func (t *transport) Close(ctx context.Context) error {
 			err = nil // The publishers have been told.
 		}
 		goodbye, cancel := context.WithTimeout(ctx, goodbyeTime)
-		l.disconnect(goodbye)
+		l.disconnect(goodbye, normalDisconnection)
 		cancel()
 	}
 	_ = t.manager.Disconnect(ctx)
@@ -341,7 +347,12 @@ func (t *transport) renew(l *link, why string) {
 	t.pacer.atOnce()
 	goodbye, cancel := context.WithTimeout(t.closing, goodbyeTime)
 	defer cancel()
-	l.disconnect(goodbye)
+	reason := byte(normalDisconnection)
+	if t.will != nil && t.config.Will.Delay > 0 {
+		// Should we not be back in time, the will is true.
+		reason = disconnectWithWill
+	}
+	l.disconnect(goodbye, reason)
 }
 
 // watchCertificate renews the connection when the client certificate on disk

@@ -166,6 +166,15 @@ func TestMosquitto(t *testing.T) {
 			Redelivers:       true,
 			DurableBroadcast: true,
 			MaxSize:          700_000,
+			Wills:            true,
+			Cut: func(t *testing.T, c brokers.Config) (brokers.Transport, func()) {
+				w := brokertest.NewWire(t, m.address)
+				tr, err := mqtt.Open(context.Background(), &url.URL{Scheme: "mqtt", Host: w.Addr()}, c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return tr, w.Cut
+			},
 		}
 	}
 	t.Run("persistent", func(t *testing.T) {
