@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	kjson "k8s.io/apimachinery/pkg/util/json"
-
 	"github.com/fleetcast-io/fleetcast/pkg/digest"
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
@@ -128,17 +126,10 @@ func parseAnnounced(e event.Event, most int, into any) error {
 	if len(e.Data) > most {
 		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrPayloadTooLarge, len(e.Data), most)
 	}
-	body, err := bodyOf(e)
-	if err != nil {
+	if err := checkMedia(e); err != nil {
 		return err
 	}
-	if body == nil {
-		return malformed("it has no body")
-	}
-	if err := kjson.Unmarshal(body, into); err != nil {
-		return malformed("the body: %.200s", err)
-	}
-	return nil
+	return parseBody(e.Data, into)
 }
 
 // checkFrom requires what every one of this project's own events has: who says

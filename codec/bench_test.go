@@ -1,10 +1,12 @@
 package codec_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
@@ -95,6 +97,60 @@ func BenchmarkReportDeleted(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := r.Deleted(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// sampleEntries are the 1000 works of a whole cluster.
+func sampleEntries() codec.Entries {
+	s := codec.Entries{Agent: agent, Instance: key, Term: 3}
+	for i := range digest.Buckets {
+		s.Buckets = append(s.Buckets, uint8(i))
+	}
+	for i := range 1000 {
+		s.Entries = append(s.Entries, codec.Entry{
+			ID:   fmt.Sprintf("71913eda-1478-4abc-a625-69b6114a%04d", i),
+			Name: fmt.Sprintf("work-%d", i), Generation: int64(i), Digest: digest.Content{1}, Status: strings.Repeat("a", 64),
+		})
+	}
+	return s
+}
+
+func announced(t testing.TB, m codec.Message) event.Event {
+	t.Helper()
+	e, err := m.Encode(codec.Announce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func benchmarkAnnounce(b *testing.B, m codec.Message) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Encode(codec.Announce); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDigestEncode(b *testing.B)  { benchmarkAnnounce(b, conversation(b)["digest"]) }
+func BenchmarkDigestDecode(b *testing.B)  { benchmarkDecode(b, announced(b, conversation(b)["digest"])) }
+func BenchmarkMatchEncode(b *testing.B)   { benchmarkAnnounce(b, conversation(b)["match"]) }
+func BenchmarkMatchDecode(b *testing.B)   { benchmarkDecode(b, announced(b, conversation(b)["match"])) }
+func BenchmarkBucketsEncode(b *testing.B) { benchmarkAnnounce(b, conversation(b)["buckets"]) }
+func BenchmarkBucketsDecode(b *testing.B) {
+	benchmarkDecode(b, announced(b, conversation(b)["buckets"]))
+}
+func BenchmarkEntriesEncode(b *testing.B) { benchmarkAnnounce(b, sampleEntries()) }
+func BenchmarkEntriesDecode(b *testing.B) { benchmarkDecode(b, announced(b, sampleEntries())) }
+
+func BenchmarkBundleDigest(b *testing.B) {
+	bundle := sampleBundle(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := bundle.Digest(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -143,11 +143,19 @@ func bodyOf(e event.Event) ([]byte, error) {
 	if len(e.Data) > MaxPayload {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrPayloadTooLarge, len(e.Data), MaxPayload)
 	}
-	if media, _, _ := strings.Cut(e.Get(event.DataContentType), ";"); media != "" &&
-		!strings.EqualFold(strings.TrimSpace(media), event.JSON) {
-		return nil, malformed("its content type %.100q is not %s", media, event.JSON)
+	if err := checkMedia(e); err != nil {
+		return nil, err
 	}
 	return e.Data, checkObject("the body", e.Data, MaxDepth)
+}
+
+// checkMedia takes a body for JSON if nothing says what it is.
+func checkMedia(e event.Event) error {
+	if media, _, _ := strings.Cut(e.Get(event.DataContentType), ";"); media != "" &&
+		!strings.EqualFold(strings.TrimSpace(media), event.JSON) {
+		return malformed("its content type %.100q is not %s", media, event.JSON)
+	}
+	return nil
 }
 
 func metadataOf(e event.Event) ([]byte, error) {

@@ -147,3 +147,22 @@ func FuzzStatus(f *testing.F) {
 		}
 	})
 }
+
+// FuzzBundleDigest: how metadata is spelled does not count.
+func FuzzBundleDigest(f *testing.F) {
+	f.Add(newBundle(f, webTier(3)).Metadata)
+	f.Add([]byte(` { "labels" : { "a" : "\u0061" , "a" : "b" } , "name" : null } `))
+	f.Fuzz(func(t *testing.T, metadata []byte) {
+		b := codec.Bundle{ID: "a", Metadata: metadata}
+		content, err := b.Digest()
+		if err != nil {
+			if !errors.Is(err, codec.ErrMalformed) {
+				t.Fatalf("error %v is of no kind", err)
+			}
+			return
+		}
+		if b.Metadata = compact(t, metadata); digestOf(t, b) != content {
+			t.Fatalf("white space counts in %s", metadata)
+		}
+	})
+}

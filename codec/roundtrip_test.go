@@ -3,6 +3,7 @@ package codec_test
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
@@ -106,6 +108,7 @@ var messages = map[string]struct {
 				Versions: rapid.SliceOf(rapid.Custom(func(t *rapid.T) codec.Version {
 					return codec.Version{ID: name.Draw(t, "id"), Generation: rapid.Int64Range(0, math.MaxInt64).Draw(t, "generation")}
 				})).Draw(t, "versions"),
+				Capabilities: capabilities.Draw(t, "capabilities"),
 			}
 		}),
 	},
@@ -122,32 +125,133 @@ var messages = map[string]struct {
 	},
 }
 
+// own are this project's own messages.
+var own = map[string]*rapid.Generator[codec.Message]{
+	"hello": rapid.Custom(func(t *rapid.T) codec.Message {
+		return codec.Hello{
+			Source: name.Draw(t, "source"), Epoch: epoch.Draw(t, "epoch"), Term: term.Draw(t, "term"),
+			Capabilities: capabilities.Draw(t, "capabilities"),
+			Spread:       time.Duration(rapid.Int64Range(0, codec.MaxSpread.Milliseconds()).Draw(t, "spread")) * time.Millisecond,
+		}
+	}),
+	"digest": rapid.Custom(func(t *rapid.T) codec.Message {
+		return codec.Digest{
+			Agent: name.Draw(t, "agent"), Instance: instance.Draw(t, "instance"),
+			Epoch: epoch.Draw(t, "epoch"), Term: term.Draw(t, "term"), Works: works.Draw(t, "works"),
+			Spec: root.Draw(t, "spec"), Status: root.Draw(t, "status"), Capabilities: capabilities.Draw(t, "capabilities"),
+		}
+	}),
+	"match": rapid.Custom(func(t *rapid.T) codec.Message {
+		return codec.Match{
+			Source: name.Draw(t, "source"), Instance: instance.Draw(t, "instance"), Term: term.Draw(t, "term"),
+			Spec: root.Draw(t, "spec").Short(), Status: root.Draw(t, "status").Short(), Unclaimed: works.Draw(t, "unclaimed"),
+		}
+	}),
+	"buckets": rapid.Custom(func(t *rapid.T) codec.Message {
+		b := codec.Buckets{
+			Source: name.Draw(t, "source"), Instance: instance.Draw(t, "instance"), Term: term.Draw(t, "term"),
+			Works: works.Draw(t, "works"),
+		}
+		halves := rapid.IntRange(1, 3).Draw(t, "halves")
+		if b.Works == 0 {
+			b.Spec, b.Status = new([digest.Buckets]digest.Short), new([digest.Buckets]digest.Short)
+			return b
+		}
+		if halves&1 != 0 {
+			b.Spec = sums.Draw(t, "spec")
+		}
+		if halves&2 != 0 {
+			b.Status = sums.Draw(t, "status")
+		}
+		return b
+	}),
+	"entries": rapid.Custom(func(t *rapid.T) codec.Message {
+		s := codec.Entries{
+			Agent: name.Draw(t, "agent"), Instance: instance.Draw(t, "instance"), Term: term.Draw(t, "term"),
+			Buckets: rapid.SliceOfDistinct(rapid.Uint8(), rapid.ID).Draw(t, "buckets"),
+			Entries: rapid.SliceOfDistinct(entry, func(e codec.Entry) string { return e.ID }).Draw(t, "entries"),
+		}
+		for _, e := range s.Entries {
+			s.Buckets = append(s.Buckets, digest.BucketOf(e.ID))
+		}
+		if len(s.Buckets) == 0 {
+			s.Buckets = []uint8{0}
+		}
+		slices.Sort(s.Buckets)
+		s.Buckets = slices.Compact(s.Buckets)
+		return s
+	}),
+	"presence": rapid.Custom(func(t *rapid.T) codec.Message {
+		return codec.Presence{
+			Agent: name.Draw(t, "agent"), Instance: instance.Draw(t, "instance"), Online: rapid.Bool().Draw(t, "online"),
+		}
+	}),
+}
+
+var (
+	epoch        = rapid.StringMatching(`[A-Za-z0-9_-]{0,64}`)
+	term         = rapid.Int64Range(0, codec.MaxTerm)
+	works        = rapid.OneOf(rapid.IntRange(0, 3), rapid.IntRange(0, codec.MaxListed))
+	capabilities = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9-]{1,32}`), 0, codec.MaxCapabilities)
+	instance     = rapid.Custom(func(t *rapid.T) digest.Key {
+		return digest.Key(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "key"))
+	}).Filter(func(k digest.Key) bool { return k != digest.Key{} })
+	root = rapid.Custom(func(t *rapid.T) digest.Root {
+		return digest.Root(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "root"))
+	}).Filter(func(r digest.Root) bool { return r != digest.Root{} })
+	sums = rapid.Custom(func(t *rapid.T) *[digest.Buckets]digest.Short {
+		set := digest.NewSet(digest.Key{1})
+		for _, id := range rapid.SliceOf(name).Draw(t, "ids") {
+			set.AddStatus(id, "")
+		}
+		all := set.All()
+		return &all
+	})
+	entry = rapid.Custom(func(t *rapid.T) codec.Entry {
+		e := codec.Entry{
+			ID: name.Draw(t, "id"), Name: rapid.OneOf(rapid.Just(""), name).Draw(t, "name"),
+			Generation: generation.Draw(t, "generation"), Deleting: rapid.Bool().Draw(t, "deleting"),
+			Status: rapid.StringMatching(`([0-9a-f]{64})?`).Draw(t, "status"),
+		}
+		if !e.Deleting {
+			e.Digest = digest.Content(root.Draw(t, "digest"))
+		}
+		return e
+	})
+)
+
 // TestInverse: what is written reads as what was written, for messages of all
 // kinds and every action that goes with them.
 func TestInverse(t *testing.T) {
 	for kind, g := range messages {
-		t.Run(kind, func(t *testing.T) {
-			rapid.Check(t, func(t *rapid.T) {
-				want := g.message.Draw(t, "message")
-				action := rapid.SampledFrom(g.actions).Draw(t, "action")
-				e, err := want.Encode(action)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := e.Validate(); err != nil {
-					t.Fatal(err)
-				}
-				gotAction, got, err := codec.Decode(e)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if gotAction != action {
-					t.Fatalf("action %q became %q", action, gotAction)
-				}
-				if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-					t.Fatalf("(-written +read):\n%s", diff)
-				}
-			})
-		})
+		t.Run(kind, func(t *testing.T) { checkInverse(t, g.message, g.actions...) })
 	}
+	for kind, g := range own {
+		t.Run(kind, func(t *testing.T) { checkInverse(t, g, codec.Announce) })
+	}
+}
+
+func checkInverse(t *testing.T, message *rapid.Generator[codec.Message], actions ...codec.Action) {
+	t.Helper()
+	rapid.Check(t, func(t *rapid.T) {
+		want := message.Draw(t, "message")
+		action := rapid.SampledFrom(actions).Draw(t, "action")
+		e, err := want.Encode(action)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		gotAction, got, err := codec.Decode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if gotAction != action {
+			t.Fatalf("action %q became %q", action, gotAction)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("(-written +read):\n%s", diff)
+		}
+	})
 }
