@@ -15,6 +15,7 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
 	"github.com/fleetcast-io/fleetcast/pkg/queue"
 )
 
@@ -41,10 +42,24 @@ type Options struct {
 	// up to twice that.
 	ApplyInterval time.Duration
 
-	// ResyncInterval is how often the sources are asked for what this agent
-	// lacks, beside each time the broker is reached. Default ten minutes;
-	// jittered up to twice that.
+	// ResyncInterval is how often this agent compares with its sources what it
+	// has of their works, beside each time the broker is reached. Default ten
+	// minutes; jittered up to twice that.
 	ResyncInterval time.Duration
+
+	// Quiet is how long changes must have paused until the digest of what came
+	// of them is sent, to sources that know digests. Changes that do not pause
+	// put it off up to six times that. Default ten seconds.
+	Quiet time.Duration
+
+	// HeartbeatInterval is after how long without another event the agent shows
+	// those sources that it is there. They take an agent for offline after 150
+	// seconds. Default one minute.
+	HeartbeatInterval time.Duration
+
+	// Instance names this start of the agent, and keys its digests. It must be
+	// random and used once: see NewInstance. Default: drawn by New.
+	Instance digest.Key
 
 	// TombstoneAge is how long the agent remembers that a work was deleted, to
 	// withstand late copies of it. Default 30 days.
@@ -66,9 +81,14 @@ func (o Options) withDefaults(cluster string) Options {
 	orDuration(&o.StatusInterval, time.Minute)
 	orDuration(&o.ApplyInterval, 10*time.Minute)
 	orDuration(&o.ResyncInterval, 10*time.Minute)
+	orDuration(&o.Quiet, 10*time.Second)
+	orDuration(&o.HeartbeatInterval, time.Minute)
 	orDuration(&o.TombstoneAge, 30*24*time.Hour)
 	if o.ID == "" {
 		o.ID = cluster + "-work-agent"
+	}
+	if o.Instance == (digest.Key{}) {
+		o.Instance = NewInstance()
 	}
 	if o.Workers <= 0 {
 		o.Workers = 10
@@ -90,15 +110,18 @@ type Agent struct {
 	applier   Applier
 	transport brokers.Transport
 
-	state  *state
-	work   *queue.Queue[string, string] // Works to apply, by source and ID.
-	outbox *queue.Queue[string, string] // Reports to send; ID "" asks the source for a resync.
+	state     *state
+	work      *queue.Queue[string, string]   // Works to apply, by source and ID.
+	outbox    *queue.Queue[string, outgoing] // What is to be sent, by source.
+	dialogues map[string]*dialogue           // By source. The map does not change.
 
 	listening atomic.Bool
 
 	mu   sync.Mutex
 	seen map[string]bool // Drop reasons that were told already.
 	full map[Key]bool    // Queued works that are to be applied, not only looked at.
+	// arrived says when the version of a work came that is not applied yet.
+	arrived map[Key]arrival
 	// greetings are the sources reached anew and not asked since.
 	greetings map[string]bool
 }
@@ -113,20 +136,30 @@ func New(cluster string, store Store, applier Applier, t brokers.Transport, o Op
 		return nil, fmt.Errorf("new agent of cluster %s: name the sources to take works from", cluster)
 	}
 	o = o.withDefaults(cluster)
-	s, err := newState(store, o.Now)
+	s, err := newState(store, o.Instance, o.Now)
 	if err != nil {
 		return nil, fmt.Errorf("new agent of cluster %s: %w", cluster, err)
 	}
-	return &Agent{
+	a := &Agent{
 		cluster: cluster, o: o, log: o.Log, applier: applier, transport: t,
-		state:  s,
-		work:   queue.New[string, string](queue.Options{}),
-		outbox: queue.New[string, string](queue.Options{}),
-		seen:   map[string]bool{},
-		full:   map[Key]bool{},
-
+		state:     s,
+		work:      queue.New[string, string](queue.Options{}),
+		outbox:    queue.New[string, outgoing](queue.Options{}),
+		dialogues: map[string]*dialogue{},
+		seen:      map[string]bool{},
+		full:      map[Key]bool{},
+		arrived:   map[Key]arrival{},
 		greetings: map[string]bool{},
-	}, nil
+	}
+	for _, source := range o.Sources {
+		a.dialogues[source] = newDialogue(source, s.peer(source).digests(), o)
+	}
+	s.changed = func(source string) {
+		if d, ok := a.dialogues[source]; ok {
+			d.change(time.Now())
+		}
+	}
+	return a, nil
 }
 
 // Changed says that something of a work changed on the cluster, so that it is
@@ -137,9 +170,16 @@ func (a *Agent) Changed(source, id string) { a.apply(Key{source, id}) }
 // agent that is not listening goes on with what it has.
 func (a *Agent) Listening() bool { return a.listening.Load() }
 
+// Healthy says what keeps the agent from keeping what it is told: the error of
+// the last write to its store, or nil. Until that is over, works stay with the
+// broker, and what becomes of those that the agent has is not reported. The
+// store is tried again every ten seconds.
+func (a *Agent) Healthy() error { return a.state.healthy() }
+
 // Run works until ctx ends, and returns nil then. It starts with what the store
-// holds, whether or not the broker can be reached. An error is one that waiting
-// does not cure.
+// holds, whether or not the broker can be reached. It ends with a goodbye to the
+// sources, which takes two seconds at most. An error is one that waiting does not
+// cure.
 func (a *Agent) Run(ctx context.Context) error {
 	a.prepare()
 	// Reports of the last applications are still to be committed when the
@@ -160,8 +200,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error { a.runOutbox(ctx); return nil })
 	}
 	g.Go(func() error { a.runTicks(ctx); return nil })
+	for _, d := range a.dialogues {
+		g.Go(func() error { a.converse(ctx, d); return nil })
+	}
 	g.Go(func() error { return a.subscribe(ctx) })
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	a.leave(ctx)
+	if err != nil {
 		return fmt.Errorf("agent of cluster %s: %w", a.cluster, err)
 	}
 	return nil
@@ -177,10 +222,10 @@ func (a *Agent) prepare() {
 			works++
 			a.apply(k)
 		}
-		if r.Unsent {
-			unsent++
-			a.outbox.Add(k.Source, k.ID)
-		}
+	})
+	a.state.unsent(func(k Key) {
+		unsent++
+		a.outbox.Add(k.Source, reportOn(k))
 	})
 	a.log.Info("agent starts with what it holds", "works", works, "unsent_reports", unsent, "tombstones", gone)
 }

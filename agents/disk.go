@@ -36,6 +36,7 @@ var (
 	metaCluster  = []byte("cluster")
 	metaSequence = []byte("sequence")
 	metaCursor   = []byte("cursor")
+	metaPeer     = []byte("peer/") // Before a source's ID.
 )
 
 // Disk is a Store in one bbolt file. A commit is on the disk, synced, when it
@@ -93,13 +94,16 @@ func claim(tx *bolt.Tx, cluster string) error {
 // Load implements Store. A record that cannot be read is an error: to go on
 // without it would be to forget what must not be forgotten.
 func (d *Disk) Load() (State, error) {
-	s := State{Works: map[Key]*Record{}}
+	s := State{Works: map[Key]*Record{}, Peers: map[string]Peer{}}
 	err := d.db.View(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if b := meta.Get(metaSequence); len(b) == 8 {
 			s.Sequence = codec.Sequence(binary.BigEndian.Uint64(b)) //nolint:gosec // Written from a Sequence.
 		}
 		s.Cursor = string(meta.Get(metaCursor))
+		if err := loadPeers(meta, s.Peers); err != nil {
+			return err
+		}
 		return tx.Bucket(bucketWorks).ForEach(func(k, v []byte) error {
 			source, id, ok := bytes.Cut(k, []byte{0})
 			if !ok {
@@ -119,6 +123,21 @@ func (d *Disk) Load() (State, error) {
 	return s, nil
 }
 
+// loadPeers reads what is known of sources. A store that was last written before
+// there was any such knowledge has none.
+func loadPeers(meta *bolt.Bucket, into map[string]Peer) error {
+	c := meta.Cursor()
+	for k, v := c.Seek(metaPeer); bytes.HasPrefix(k, metaPeer); k, v = c.Next() {
+		source := string(k[len(metaPeer):])
+		var p Peer
+		if err := decoding.Unmarshal(v, &p); err != nil {
+			return fmt.Errorf("what is known of source %s: %w", source, err)
+		}
+		into[source] = p
+	}
+	return nil
+}
+
 // Commit implements Store.
 func (d *Disk) Commit(c Changes) error {
 	err := d.db.Update(func(tx *bolt.Tx) error {
@@ -136,6 +155,15 @@ func (d *Disk) Commit(c Changes) error {
 				return fmt.Errorf("record of work %s: %w", k.ID, err)
 			}
 			if err := works.Put(name, value); err != nil {
+				return err
+			}
+		}
+		for source, p := range c.Peers {
+			value, err := encoding.Marshal(p)
+			if err != nil {
+				return fmt.Errorf("what is known of source %s: %w", source, err)
+			}
+			if err := meta.Put(append(bytes.Clone(metaPeer), source...), value); err != nil {
 				return err
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	workv1 "open-cluster-management.io/api/work/v1"
 
@@ -11,34 +12,68 @@ import (
 	"github.com/fleetcast-io/fleetcast/codec"
 )
 
+// An outgoing is what one turn of the outbox sends to a source. What exactly is
+// looked up when the turn comes, so the newest is sent, once.
+type outgoing struct {
+	what string // One of the kinds.
+	id   string // Of the work, for reports.
+}
+
+// Kinds of what is sent. Some are also the keys of their topics; should a work
+// have such an ID, a broker that keeps the last event per key may lose one that
+// the next digest makes up for.
+const (
+	kindReport   = "report"
+	kindList     = "list"
+	kindDigest   = "digest"
+	kindEntries  = "entries"
+	kindPresence = "presence"
+)
+
+// reportOn is what is to be said of a work.
+func reportOn(k Key) outgoing { return outgoing{kindReport, k.ID} }
+
 // runOutbox sends reports and questions.
 func (a *Agent) runOutbox(ctx context.Context) {
 	for {
-		source, id, ok := a.outbox.Get(ctx)
+		source, o, ok := a.outbox.Get(ctx)
 		if !ok {
 			return
 		}
-		var err error
-		if id == "" {
-			err = a.ask(ctx, source)
-		} else {
-			err = a.send(ctx, Key{source, id})
-		}
+		err := a.deliver(ctx, source, o)
 		switch {
 		case err == nil:
-			a.outbox.Forget(source, id)
+			a.outbox.Forget(source, o)
 			a.untell("send")
 		case ctx.Err() != nil:
 		default:
-			wait := a.outbox.Retry(source, id)
+			wait := a.outbox.Retry(source, o)
+			name := a.state.name(Key{source, o.id})
 			if errors.Is(err, brokers.ErrUnavailable) {
 				// The transport tells that the broker is away; Ready ends the wait.
-				a.log.Debug("broker is away, report waits", "source", source, "work", id, "next_try", wait)
+				a.log.Debug("broker is away, what is to be sent waits", "source", source, "kind", o.what, "work", o.id, "name", name, "next_try", wait)
 			} else {
-				a.tell("send", "cannot send to source, trying again", "source", source, "work", id, "next_try", wait, "err", err)
+				a.tell("send", "cannot send to source, trying again",
+					"source", source, "kind", o.what, "work", o.id, "name", name, "next_try", wait, "err", err)
 			}
 		}
-		a.outbox.Done(source, id)
+		a.outbox.Done(source, o)
+	}
+}
+
+// deliver gives one outgoing its turn.
+func (a *Agent) deliver(ctx context.Context, source string, o outgoing) error {
+	switch o.what {
+	case kindList:
+		return a.ask(ctx, source)
+	case kindDigest:
+		return a.sendDigest(ctx, source)
+	case kindEntries:
+		return a.sendEntries(ctx, source)
+	case kindPresence:
+		return a.sendPresence(ctx, source, true)
+	default:
+		return a.send(ctx, Key{source, o.id})
 	}
 }
 
@@ -47,14 +82,14 @@ func (a *Agent) runOutbox(ctx context.Context) {
 // missing. A list over the broker's limit is replaced by an empty one, upon
 // which the source sends everything: dear, so that is not done in between.
 func (a *Agent) ask(ctx context.Context, source string) error {
-	q := codec.SpecResync{Agent: a.o.ID, Cluster: a.cluster}
+	q := codec.SpecResync{Agent: a.o.ID, Cluster: a.cluster, Capabilities: capabilities()}
 	to := brokers.Topic{Lane: brokers.ToSource, Source: source, Cluster: a.cluster}
 	a.state.each(func(k Key, r *Record) {
 		if k.Source == source && !r.Gone() {
 			q.Versions = append(q.Versions, codec.Version{ID: k.ID, Generation: r.Bundle.Generation})
 		}
 	})
-	err := a.publish(ctx, to, codec.ResyncRequest, q)
+	err := a.publish(ctx, to, kindList, codec.ResyncRequest, q)
 	switch {
 	case err == nil:
 	case !errors.Is(err, brokers.ErrTooLarge):
@@ -63,7 +98,7 @@ func (a *Agent) ask(ctx context.Context, source string) error {
 		a.tell("ask", "too many works to list for this broker's packets: asking the source to send all of them",
 			"source", source, "works", len(q.Versions), "err", err)
 		q.Versions = nil
-		if err := a.publish(ctx, to, codec.ResyncRequest, q); err != nil {
+		if err := a.publish(ctx, to, kindList, codec.ResyncRequest, q); err != nil {
 			a.greeting(source)
 			return err
 		}
@@ -90,56 +125,60 @@ func (a *Agent) takeGreeting(source string) bool {
 	return noted
 }
 
-// send publishes the newest report on a work, if the broker does not have it.
+// send publishes the newest that is to be said of a work, if the broker does not
+// have it.
 func (a *Agent) send(ctx context.Context, k Key) error {
-	r := a.state.get(k)
-	if r == nil || !r.Unsent {
-		return nil
-	}
-	to := brokers.Topic{Lane: brokers.ToSource, Source: k.Source, Cluster: a.cluster, Key: k.ID}
-	err := a.publish(ctx, to, codec.Update, r.Report)
-	if errors.Is(err, brokers.ErrTooLarge) {
-		var short codec.Report
-		if short, err = shorten(r); err == nil {
-			a.log.Info("report is too large for the broker, sending its conditions only", "source", k.Source, "work", k.ID)
-			err = a.publish(ctx, to, codec.Update, a.report(short, r.Report.Sequence))
+	reports, held := a.state.reports(k)
+	for _, r := range reports {
+		told, err := a.sendReport(ctx, k, r, held)
+		if err != nil {
+			return err
 		}
+		// Losing this in a crash costs sending the report again.
+		a.state.changeSoon(mutation{decide: func(d *draft) { d.sent(k, r.Sequence, told) }})
 	}
-	if err != nil {
-		return err
-	}
-	// Losing this in a crash costs sending the report again.
-	a.state.changeSoon(mutation{decide: func(d *draft) {
-		now := d.get(k)
-		if now == nil || now.Report.Sequence != r.Report.Sequence {
-			return // A newer report is waiting.
-		}
-		next := *now
-		next.Unsent = false
-		d.put(k, &next)
-	}})
 	return nil
 }
 
+// sendReport publishes a report, or what the broker takes of it. It returns the
+// status hash of what was sent in the report's place, if that was shorter.
+func (a *Agent) sendReport(ctx context.Context, k Key, r codec.Report, held *Record) (told string, err error) {
+	to := brokers.Topic{Lane: brokers.ToSource, Source: k.Source, Cluster: a.cluster, Key: k.ID}
+	err = a.publish(ctx, to, kindReport, codec.Update, r)
+	if !errors.Is(err, brokers.ErrTooLarge) || held == nil {
+		return "", err
+	}
+	short, err := shorten(r, held.Bundle)
+	if err != nil {
+		return "", err
+	}
+	a.log.Info("report is too large for the broker, sending its conditions only",
+		"source", k.Source, "work", k.ID, "name", a.state.name(k))
+	return short.Hash, a.publish(ctx, to, kindReport, codec.Update, a.report(short, r.Sequence))
+}
+
 // shorten is the report without what manifests say each.
-func shorten(r *Record) (codec.Report, error) {
-	status, err := r.Report.Status()
+func shorten(r codec.Report, of codec.Bundle) (codec.Report, error) {
+	status, err := r.Status()
 	if err != nil {
 		return codec.Report{}, err
 	}
 	status.ResourceStatus = workv1.ManifestResourceStatus{}
-	return codec.NewReport(r.Bundle, status)
+	of.Generation = r.Generation
+	return codec.NewReport(of, status)
 }
 
-func (a *Agent) publish(ctx context.Context, to brokers.Topic, action codec.Action, m codec.Message) error {
+// publish sends a message of a kind to one source.
+func (a *Agent) publish(ctx context.Context, to brokers.Topic, kind string, action codec.Action, m codec.Message) error {
 	e, err := m.Encode(action)
 	if err != nil {
 		return fmt.Errorf("encode for %s: %w", to, err)
 	}
 	err = a.transport.Publish(ctx, to, e)
-	publishedTotal.WithLabelValues(result(err)).Inc()
+	publishedTotal.WithLabelValues(kind, result(err)).Inc()
 	if err != nil {
 		return fmt.Errorf("publish to %s: %w", to, err)
 	}
+	a.dialogues[to.Source].said(time.Now())
 	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strconv"
 	"time"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
@@ -28,44 +28,55 @@ func (a *Agent) subscribe(ctx context.Context) error {
 		Ready: func(s brokers.Session) {
 			a.state.log.restart()
 			a.listening.Store(true)
+			sessionsTotal.WithLabelValues(strconv.FormatBool(s.Resumed)).Inc()
 			a.log.Info("listening to sources", "sources", a.o.Sources, "resumed", s.Resumed)
 			a.greet()
 		},
 		Resume: a.state.position,
 		Down: func(err error) {
 			a.listening.Store(false)
+			for _, d := range a.dialogues {
+				d.down()
+			}
 			a.log.Info("broker is away, going on with what is on disk", "err", err)
 		},
 	})
 }
 
-// greet asks the sources for what was missed, and sends what could not be sent.
+// greet compares with the sources what was missed, and sends what could not be
+// sent.
 func (a *Agent) greet() {
-	for _, source := range a.o.Sources {
+	for source, d := range a.dialogues {
 		a.greeting(source)
+		d.established(time.Now())
 	}
 	a.askAll()
-	a.state.each(func(k Key, r *Record) {
-		if r.Unsent {
-			a.outbox.Forget(k.Source, k.ID)
-			a.outbox.Add(k.Source, k.ID)
-		}
+	a.state.unsent(func(k Key) {
+		a.outbox.Forget(k.Source, reportOn(k))
+		a.outbox.Add(k.Source, reportOn(k))
 	})
 }
 
+// askAll asks the sources that do not know digests.
 func (a *Agent) askAll() {
-	for _, source := range a.o.Sources {
-		a.outbox.Forget(source, "")
-		a.outbox.Add(source, "")
+	for source, d := range a.dialogues {
+		if !d.isCapable() {
+			a.outbox.Forget(source, outgoing{what: kindList})
+			a.outbox.Add(source, outgoing{what: kindList})
+		}
 	}
 }
 
 // handle takes one event from the broker.
 func (a *Agent) handle(_ context.Context, d brokers.Delivery) {
 	step := a.state.log.arrive(d.Position)
+	if _, ours := a.dialogues[d.From.Source]; !ours {
+		a.drop(d, step, "foreign_source", errors.New("it is from a source that this agent does not serve"))
+		return
+	}
 	action, m, err := codec.Decode(d.Event)
 	if err != nil {
-		a.drop(d, step, reasonOf(err), err)
+		a.refuse(d, step, err)
 		return
 	}
 	switch m := m.(type) {
@@ -73,16 +84,27 @@ func (a *Agent) handle(_ context.Context, d brokers.Delivery) {
 		a.handleBundle(d, step, m)
 	case codec.StatusResync:
 		a.handleQuestion(d, step, m)
+	case codec.Hello:
+		a.handleHello(d, step, m)
+	case codec.Match:
+		a.handleMatch(d, step, m)
+	case codec.Buckets:
+		a.handleBuckets(d, step, m)
 	default:
-		// Reports and spec resyncs go to sources.
+		// The others go to sources.
 		a.drop(d, step, "wrong_direction", fmt.Errorf("a %s is not for agents", action))
 	}
 }
 
 // reasonOf is the label of what Decode says.
 func reasonOf(err error) string {
-	if errors.Is(err, codec.ErrUnknownType) {
+	switch {
+	case errors.Is(err, codec.ErrUnknownType):
 		return "unknown_type"
+	case errors.Is(err, codec.ErrUnsupportedVersion):
+		return "unsupported_version"
+	case errors.Is(err, codec.ErrPayloadTooLarge), errors.Is(err, codec.ErrMetadataTooLarge):
+		return "too_large"
 	}
 	return "malformed"
 }
@@ -119,14 +141,13 @@ func (a *Agent) handleBundle(d brokers.Delivery, at *step, b codec.Bundle) {
 				dr.put(k, waiting(held, b))
 			case verdictConfirm:
 				next := askedAgain(held, b)
-				next.Report, next.Unsent = a.report(next.Report, dr.issue()), true
-				dr.put(k, next)
+				dr.put(k, next.with(a.report(next.Report, dr.issue())))
 			case verdictDuplicate, verdictStale:
 			}
 		},
 		done: func(err error) {
 			if err != nil {
-				a.tell("store", "agent's store refuses works, leaving them with the broker", "err", err)
+				a.tell("store", "agent's store refuses works, leaving them with the broker", "source", b.Source, "work", b.ID, "name", nameOf(b), "err", err)
 				d.Done(fmt.Errorf("store work %s: %w", b.ID, err))
 				return
 			}
@@ -135,80 +156,16 @@ func (a *Agent) handleBundle(d brokers.Delivery, at *step, b codec.Bundle) {
 			d.Done(nil)
 			switch v {
 			case verdictAccept:
-				a.log.Debug("work accepted", "source", b.Source, "work", b.ID, "generation", b.Generation, "deleting", b.Deleting())
+				a.log.Debug("work accepted", "source", b.Source, "work", b.ID, "name", a.state.name(k), "generation", b.Generation, "deleting", b.Deleting())
+				a.arrive(k, b.Generation, sent)
 				a.work.Forget(k.Source, k.ID) // What failed before was another version.
 				a.apply(k)
 			case verdictConfirm:
-				a.outbox.Add(k.Source, k.ID)
+				a.outbox.Add(k.Source, reportOn(k))
 			case verdictNext, verdictDuplicate, verdictStale:
 			}
 		},
 	})
-}
-
-// handleQuestion answers a source that tells which statuses it holds: what
-// differs is sent again, under a new sequence, since the source may ignore one
-// that it has seen. Without hashes it holds none, and everything is sent.
-//
-// That a work is gone is not said to a source that never had a status of a
-// work whose ID recurs: it created the work again and that did not come here, and
-// OCM's sources would take the confirmation for that of the new one. A source
-// that is indeed deleting sends the deletion again when it is asked.
-func (a *Agent) handleQuestion(d brokers.Delivery, at *step, q codec.StatusResync) {
-	switch {
-	case q.Source != d.From.Source:
-		a.drop(d, at, "foreign_source", fmt.Errorf("it says it is from source %q", q.Source))
-		return
-	case q.Cluster != "" && q.Cluster != a.cluster:
-		a.drop(d, at, "foreign_cluster", fmt.Errorf("it is for cluster %q", q.Cluster))
-		return
-	}
-	hashes := make(map[string]string, len(q.Hashes))
-	for _, h := range q.Hashes {
-		hashes[h.ID] = h.Hash
-	}
-	var send []Key
-	a.state.change(mutation{
-		step: at,
-		decide: func(dr *draft) {
-			send = nil
-			for _, k := range dr.keys() {
-				r := dr.get(k)
-				if k.Source != q.Source || r.Report.ID == "" {
-					continue
-				}
-				hash, listed := hashes[k.ID]
-				if len(hashes) > 0 && (!listed || hash == r.Report.Hash) || len(hashes) == 0 && r.Gone() {
-					continue
-				}
-				if r.Gone() && recurs(k.ID) && slices.Contains(noStatus, hash) {
-					continue
-				}
-				next := *r
-				next.Report, next.Unsent = a.report(r.Report, dr.issue()), true
-				dr.put(k, &next)
-				send = append(send, k)
-			}
-		},
-		done: func(err error) {
-			if err != nil {
-				d.Done(fmt.Errorf("answer status resync: %w", err))
-				return
-			}
-			eventsTotal.WithLabelValues("answered").Inc()
-			d.Done(nil)
-			for _, k := range send {
-				a.outbox.Add(k.Source, k.ID)
-			}
-		},
-	})
-}
-
-// noStatus are the hashes that sources have for a work without status: that of
-// an empty one, and what Maestro says, the SHA-256 of nothing.
-var noStatus = []string{
-	"3a4ba43801251ccdf889a3154674d23a35ab996aacfc00de92e61dbb2f5cf189",
-	"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
 }
 
 // sentAt is the source's time of an event; without one, nothing can be said to

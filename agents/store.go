@@ -15,7 +15,7 @@ type Store interface {
 	Load() (State, error)
 
 	// Commit makes all of the changes durable, or none. Calls do not overlap.
-	Commit(c Changes) error
+	Commit(changes Changes) error
 
 	// Close releases the store. Nothing may be called afterwards.
 	Close() error
@@ -30,6 +30,9 @@ type State struct {
 
 	// Cursor is how far the broker's log was read (brokers.Delivery.Position).
 	Cursor string
+
+	// Peers are the sources that said something of themselves, by source ID.
+	Peers map[string]Peer
 }
 
 // Changes are to be committed together.
@@ -38,6 +41,8 @@ type Changes struct {
 	Works    map[Key]*Record
 	Sequence codec.Sequence
 	Cursor   string
+	// Peers holds what is news of sources; what is not in it stays.
+	Peers map[string]Peer
 }
 
 // A Record is what an agent knows of one work. Records are replaced, never
@@ -60,6 +65,10 @@ type Record struct {
 	Report codec.Report
 	Unsent bool
 
+	// Told is the status hash of what was sent in the place of Report, which was
+	// too large for the broker; empty if nothing was.
+	Told string
+
 	// GoneAt is when the deletion was done, by this agent's clock; zero while
 	// there is something to do for the work.
 	GoneAt time.Time
@@ -73,6 +82,26 @@ type Record struct {
 
 // Gone says that only the tombstone is left.
 func (r *Record) Gone() bool { return !r.GoneAt.IsZero() }
+
+// with is the record with a newer report, which is to be sent.
+func (r *Record) with(report codec.Report) *Record {
+	next := *r
+	next.Report, next.Told, next.Unsent = report, "", true
+	return &next
+}
+
+// status is the hash of the status that the source was told last, or is about
+// to be told.
+func (r *Record) status() string {
+	switch {
+	case r.Told != "":
+		return r.Told
+	case r.Report.Hash != "":
+		return r.Report.Hash
+	default:
+		return noStatus[0]
+	}
+}
 
 // end is when the source deleted the work, by its clock. Deletion timestamps
 // of Kubernetes count seconds, so the event tells better.
@@ -96,9 +125,12 @@ func (v *Volatile) Load() (State, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := v.state
-	s.Works = maps.Clone(s.Works)
+	s.Works, s.Peers = maps.Clone(s.Works), maps.Clone(s.Peers)
 	if s.Works == nil {
 		s.Works = map[Key]*Record{}
+	}
+	if s.Peers == nil {
+		s.Peers = map[string]Peer{}
 	}
 	return s, nil
 }
@@ -110,6 +142,9 @@ func (v *Volatile) Commit(c Changes) error {
 	if v.state.Works == nil {
 		v.state.Works = map[Key]*Record{}
 	}
+	if v.state.Peers == nil {
+		v.state.Peers = map[string]Peer{}
+	}
 	for k, r := range c.Works {
 		if r == nil {
 			delete(v.state.Works, k)
@@ -117,6 +152,7 @@ func (v *Volatile) Commit(c Changes) error {
 			v.state.Works[k] = r
 		}
 	}
+	maps.Copy(v.state.Peers, c.Peers)
 	v.state.Sequence, v.state.Cursor = c.Sequence, c.Cursor
 	return nil
 }

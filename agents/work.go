@@ -39,9 +39,9 @@ func (a *Agent) runWork(ctx context.Context, k Key) {
 		wait := a.work.Retry(k.Source, k.ID)
 		if a.work.Failures(k.Source, k.ID) == 1 {
 			a.log.Info("work is not where it should be, trying again",
-				"source", k.Source, "work", k.ID, "generation", r.Bundle.Generation, "next_try", wait, "err", err)
+				"source", k.Source, "work", k.ID, "name", a.state.name(k), "generation", r.Bundle.Generation, "next_try", wait, "err", err)
 		} else {
-			a.log.Debug("work is still not where it should be", "source", k.Source, "work", k.ID, "next_try", wait, "err", err)
+			a.log.Debug("work is still not where it should be", "source", k.Source, "work", k.ID, "name", a.state.name(k), "next_try", wait, "err", err)
 		}
 	}
 	if report.ID != "" {
@@ -58,7 +58,7 @@ func (a *Agent) bringAbout(ctx context.Context, r *Record, full bool) (report co
 	defer func() {
 		if p := recover(); p != nil {
 			report, err = codec.Report{}, fmt.Errorf("%s work %s: panic: %v", what, r.Bundle.ID, p)
-			a.log.Error("applier panicked", "work", r.Bundle.ID, "panic", p, "stack", string(debug.Stack()))
+			a.log.Error("applier panicked", "source", r.Bundle.Source, "work", r.Bundle.ID, "name", nameOf(r.Bundle), "panic", p, "stack", string(debug.Stack()))
 		}
 		worksTotal.WithLabelValues(what, result(err)).Inc()
 	}()
@@ -80,18 +80,19 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, settled bool) {
 	if given.Bundle.Deleting() {
 		var err error
 		if deleted, err = report.Deleted(); err != nil {
-			a.log.Error("applier's report cannot be read", "work", k.ID, "err", err)
+			a.log.Error("applier's report cannot be read", "source", k.Source, "work", k.ID, "name", a.state.name(k), "err", err)
 			return
 		}
 	}
-	news, resurrected := false, false
+	news, resurrected, current := false, false, false
 	a.state.change(mutation{
 		decide: func(d *draft) {
-			news, resurrected = false, false
+			news, resurrected, current = false, false, false
 			now := d.get(k)
 			if now == nil || now.Gone() || !same(now.Bundle, given.Bundle) || now.Bundle.Deleting() != given.Bundle.Deleting() {
 				return // It was about a version that is no longer the newest.
 			}
+			current = true
 			if deleted {
 				d.put(k, buried(now, a.report(report, d.issue()), a.o.Now()))
 				news, resurrected = now.Next == nil, now.Next != nil
@@ -100,9 +101,7 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, settled bool) {
 			if now.Report.ID != "" && report.Hash == now.Report.Hash && report.Generation == now.Report.Generation {
 				return
 			}
-			next := *now
-			next.Report, next.Unsent = a.report(report, d.issue()), true
-			d.put(k, &next)
+			d.put(k, now.with(a.report(report, d.issue())))
 			news = true
 		},
 		done: func(err error) {
@@ -111,16 +110,19 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, settled bool) {
 				// Nothing of it was kept: the work's next turn says it again.
 				a.demand(k)
 				wait := a.work.Retry(k.Source, k.ID)
-				a.tell("store", "agent's store refuses a report, trying again", "work", k.ID, "next_try", wait, "err", err)
+				a.tell("store", "agent's store refuses a report, trying again", "source", k.Source, "work", k.ID, "name", a.state.name(k), "next_try", wait, "err", err)
 			case resurrected:
 				a.apply(k)
 			case news:
-				a.outbox.Add(k.Source, k.ID)
+				a.outbox.Add(k.Source, reportOn(k))
 			}
 			if err == nil {
 				a.untell("store")
 				if settled {
 					a.work.Forget(k.Source, k.ID)
+				}
+				if settled && current {
+					a.done(k, given.Bundle.Generation)
 				}
 			}
 		},

@@ -69,8 +69,17 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("prepare to apply: %w", err)
 	}
 
+	o := agents.Options{
+		Sources:        c.SourceIDs,
+		StatusInterval: c.StatusSyncInterval,
+		Instance:       agents.NewInstance(),
+		Log:            c.Log,
+	}
 	bc := c.Broker.Config
 	bc.Role, bc.Name, bc.Log = brokers.RoleAgent, c.ClusterName, c.Log
+	if bc.Will, err = agents.LastWill(c.ClusterName, o); err != nil {
+		return err
+	}
 	transport, err := drivers.All.Open(ctx, c.Broker.URL, bc)
 	if err != nil {
 		return err
@@ -83,19 +92,18 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}()
 
-	a, err := agents.New(c.ClusterName, store, applier, transport, agents.Options{
-		Sources:        c.SourceIDs,
-		StatusInterval: c.StatusSyncInterval,
-		Log:            c.Log,
-	})
+	a, err := agents.New(c.ClusterName, store, applier, transport, o)
 	if err != nil {
+		return err
+	}
+	if err := register(registry, a.Collectors()...); err != nil {
 		return err
 	}
 	running.Store(a)
 
 	g, ctx := errgroup.WithContext(ctx)
 	if serving(c.MetricsBindAddress) {
-		g.Go(func() error { return serve(ctx, c.MetricsBindAddress, registry, a.Listening) })
+		g.Go(func() error { return serve(ctx, c.MetricsBindAddress, registry, func() error { return ready(a) }) })
 	}
 	g.Go(func() error {
 		if err := prepare(ctx, applier, c.Log); err != nil {

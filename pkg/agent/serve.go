@@ -32,24 +32,49 @@ func newRegistry() (*prometheus.Registry, error) {
 			collectors.NewBuildInfoCollector(),
 		},
 	)
-	for _, c := range all {
-		if err := registry.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
+	if err := register(registry, all...); err != nil {
+		return nil, err
 	}
 	return registry, nil
 }
 
+func register(registry *prometheus.Registry, all ...prometheus.Collector) error {
+	for _, c := range all {
+		if err := registry.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// A condition is what an agent is ready by.
+type condition interface {
+	Listening() bool
+	Healthy() error
+}
+
+// ready says what keeps the agent from taking works, or nil.
+func ready(a condition) error {
+	if err := a.Healthy(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if !a.Listening() {
+		return errors.New("broker: not connected")
+	}
+	return nil
+}
+
 // serve answers /metrics, /livez and /readyz until ctx ends. Live is the
-// process; ready is that the broker delivers. An agent that is not ready still
-// does its work, so nothing should restart it for that.
-func serve(ctx context.Context, address string, registry *prometheus.Registry, ready func() bool) error {
+// process; ready is that the broker delivers, and that the store takes what it
+// delivers. An agent that is not ready still does its work, so nothing should
+// restart it for that.
+func serve(ctx context.Context, address string, registry *prometheus.Registry, ready func() error) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !ready() {
-			http.Error(w, "broker: not connected", http.StatusServiceUnavailable)
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")

@@ -1,0 +1,191 @@
+package agents
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
+)
+
+// capabilities are what this agent can do beyond OCM's protocol.
+func capabilities() []string { return []string{codec.CapDigest} }
+
+// converse has sent to one source what is due, in its time.
+func (a *Agent) converse(ctx context.Context, d *dialogue) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.wake:
+		case <-timer.C:
+		}
+		turn, wait := d.due(time.Now())
+		if turn.digest {
+			a.outbox.Add(d.source, outgoing{what: kindDigest})
+		}
+		if turn.list {
+			a.log.Info("source does not answer digests, listing all works to it", "source", d.source)
+			a.outbox.Add(d.source, outgoing{what: kindList})
+		}
+		if turn.presence {
+			a.outbox.Add(d.source, outgoing{what: kindPresence})
+		}
+		timer.Stop()
+		if wait > 0 {
+			timer.Reset(wait)
+		}
+	}
+}
+
+// sendDigest tells a source what this agent holds of its works, in one sum.
+func (a *Agent) sendDigest(ctx context.Context, source string) error {
+	d := a.dialogues[source]
+	// An answer may come before Publish returns.
+	d.speaking(time.Now())
+	works, spec, status := a.state.roots(source)
+	peer := a.state.peer(source)
+	to := brokers.Topic{Lane: brokers.ToSource, Source: source, Cluster: a.cluster, Key: kindDigest}
+	err := a.publish(ctx, to, kindDigest, codec.Announce, codec.Digest{
+		Agent: a.o.ID, Instance: a.o.Instance, Epoch: peer.Epoch, Term: peer.Term,
+		Works: works, Spec: spec, Status: status, Capabilities: capabilities(),
+	})
+	if err != nil {
+		d.unspoken()
+	}
+	return err
+}
+
+// handleHello takes a source's announcement of itself. One of a lead that
+// another has followed is answered, too: the answer tells it so.
+func (a *Agent) handleHello(d brokers.Delivery, at *step, h codec.Hello) {
+	a.hear(d, at, h.Source, func(known Peer) Peer { return known.announced(h) }, func(known Peer) {
+		eventsTotal.WithLabelValues("hello").Inc()
+		a.log.Debug("source announced itself", "source", h.Source, "epoch", h.Epoch, "term", h.Term, "capabilities", h.Capabilities)
+		a.dialogues[h.Source].greeted(time.Now(), known.digests(), h.Spread)
+	})
+}
+
+// handleMatch takes a source's word that both sides hold the same.
+func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
+	a.handleAnswer(d, at, answerOf{m.Source, m.Instance, m.Term}, func() {
+		of := matched{m.Spec, m.Status}
+		present := of == a.present(m.Source)
+		result := resultMatch
+		if !present {
+			result = resultOutdated // Something changed since; its digest is due.
+		}
+		digestsTotal.WithLabelValues(result).Inc()
+		dialogue := a.dialogues[m.Source]
+		dialogue.matches(time.Now(), of, present)
+		if dialogue.disown(m.Unclaimed) && m.Unclaimed > 0 {
+			a.log.Warn("source does not know some of its works that this cluster holds; they stay until their deletion is confirmed on the hub",
+				"source", m.Source, "works", m.Unclaimed)
+		}
+	})
+}
+
+// handleBuckets takes a source's word where both sides differ.
+func (a *Agent) handleBuckets(d brokers.Delivery, at *step, b codec.Buckets) {
+	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term}, func() {
+		digestsTotal.WithLabelValues(resultDiffers).Inc()
+		differing := a.differing(b)
+		a.dialogues[b.Source].differs(differing)
+		a.log.Debug("source holds other works than this cluster", "source", b.Source, "buckets", len(differing))
+		if len(differing) > 0 {
+			a.outbox.Add(b.Source, outgoing{what: kindEntries})
+		}
+	})
+}
+
+// An answerOf is who answered which of an agent's starts.
+type answerOf struct {
+	source   string
+	instance digest.Key
+	term     int64
+}
+
+// handleAnswer has act called for an answer to this start of the agent, by the
+// newest lead of its source. Others are none of its business: those to an
+// earlier start, to another agent that bears the same name, and of a hub that
+// another one has taken over from.
+func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func()) {
+	if of.source == d.From.Source && of.instance != a.o.Instance {
+		digestsTotal.WithLabelValues(resultOtherInstance).Inc()
+		a.pass(d, at)
+		return
+	}
+	a.hear(d, at, of.source, func(known Peer) Peer { return known.answered(of.term) }, func(known Peer) {
+		if of.term < known.Term {
+			digestsTotal.WithLabelValues(resultFenced).Inc()
+			return
+		}
+		act()
+	})
+}
+
+// hear keeps what an event says of its source, with the works, and then calls
+// act with it.
+func (a *Agent) hear(d brokers.Delivery, at *step, source string, learn func(Peer) Peer, act func(Peer)) {
+	if source != d.From.Source {
+		a.drop(d, at, "foreign_source", fmt.Errorf("it says it is from source %q", source))
+		return
+	}
+	var known Peer
+	a.state.change(mutation{
+		step: at,
+		decide: func(dr *draft) {
+			known = learn(dr.peer(source))
+			dr.meet(source, known)
+		},
+		done: func(err error) {
+			if err != nil {
+				a.tell("store", "agent's store refuses what a source says of itself, leaving it with the broker", "source", source, "err", err)
+				d.Done(fmt.Errorf("store what source %s says of itself: %w", source, err))
+				return
+			}
+			d.Done(nil)
+			act(known)
+		},
+	})
+}
+
+// pass acknowledges an event that is not for this start of the agent.
+func (a *Agent) pass(d brokers.Delivery, at *step) {
+	a.state.log.pass(at) // The next commit takes it along.
+	d.Done(nil)
+}
+
+// present are the roots of what is held now, as a match has them.
+func (a *Agent) present(source string) matched {
+	_, spec, status := a.state.roots(source)
+	return matched{spec.Short(), status.Short()}
+}
+
+// differing are the buckets in which the source expects something else than is
+// held now.
+func (a *Agent) differing(b codec.Buckets) []uint8 {
+	spec, status := a.state.buckets(b.Source)
+	var differing []uint8
+	for i := range spec {
+		if b.Spec != nil && b.Spec[i] != spec[i] || b.Status != nil && b.Status[i] != status[i] {
+			differing = append(differing, uint8(i)) //nolint:gosec // There are 256.
+		}
+	}
+	return differing
+}
+
+// InSync says whether the source has confirmed that what this agent holds, and
+// said of it, is what the source expects. OCM sources never do.
+func (a *Agent) InSync(source string) bool {
+	d, ok := a.dialogues[source]
+	if !ok {
+		return false
+	}
+	of := d.confirmed()
+	return of != nil && *of == a.present(source)
+}

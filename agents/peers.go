@@ -1,0 +1,51 @@
+package agents
+
+import (
+	"slices"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+// A Peer is what an agent knows of a source beside its works. It outlives
+// restarts: the next start of the agent speaks to the source as it can, and
+// takes no word of a lead that another has followed.
+type Peer struct {
+	// Capabilities are those that the source last told of, see codec.CapDigest.
+	// An OCM source has none.
+	Capabilities []string
+
+	// Epoch is the lifetime of the source's state as it was last told.
+	Epoch string
+
+	// Term is the highest of the source's leads that was heard of.
+	Term int64
+}
+
+// digests says whether the source takes part in the comparison of digests.
+func (p Peer) digests() bool { return slices.Contains(p.Capabilities, codec.CapDigest) }
+
+func (p Peer) equal(q Peer) bool {
+	return p.Epoch == q.Epoch && p.Term == q.Term && slices.Equal(p.Capabilities, q.Capabilities)
+}
+
+// announced is what is known of the source after it announced itself. A lead
+// that another has followed changes nothing.
+func (p Peer) announced(h codec.Hello) Peer {
+	if h.Term < p.Term {
+		return p
+	}
+	return Peer{Capabilities: h.Capabilities, Epoch: h.Epoch, Term: h.Term}
+}
+
+// answered is what is known of the source after it answered a digest in this
+// term, which nobody does who does not know them.
+func (p Peer) answered(term int64) Peer {
+	if term < p.Term {
+		return p
+	}
+	if !p.digests() {
+		p.Capabilities = append(slices.Clone(p.Capabilities), codec.CapDigest)
+	}
+	p.Term = term
+	return p
+}
