@@ -1,0 +1,4 @@
+package faults
+
+// What happened to others.
+var incidentCases = []faultCase{}
