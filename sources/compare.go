@@ -70,9 +70,17 @@ func (d *Dispatcher) ask(q codec.SpecResync, in brokers.Delivery) {
 	d.clusters.AddAfter(q.Cluster, struct{}{}, wait)
 }
 
-// compareAfter has a cluster compared after at least delay and ComparePause.
+// compareAfter has a cluster compared after at least delay and ComparePause: by
+// its digest, if it knows digests.
 func (d *Dispatcher) compareAfter(cluster string, delay time.Duration) {
 	d.mu.Lock()
+	if p := d.peers[cluster]; p != nil && p.capable {
+		if p.online {
+			d.expectLocked(cluster, delay)
+		}
+		d.mu.Unlock()
+		return
+	}
 	o := d.owedLocked(cluster)
 	o.due = true
 	delay = max(delay, d.options.ComparePause-time.Since(o.last))
@@ -109,7 +117,8 @@ func (d *Dispatcher) owedLocked(cluster string) *owedToCluster {
 }
 
 // scheduleComparisons has all clusters compared when a session was established,
-// and from time to time.
+// and from time to time. Those that know digests are asked for them with one
+// event for all.
 func (d *Dispatcher) scheduleComparisons(ctx context.Context) {
 	timer := time.NewTimer(d.interval())
 	defer timer.Stop()
@@ -118,6 +127,7 @@ func (d *Dispatcher) scheduleComparisons(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-d.ready:
+			d.helloAll(ctx)
 		case <-timer.C:
 		}
 		next := d.interval()
@@ -141,10 +151,37 @@ func (d *Dispatcher) compareAll(ctx context.Context) error {
 		return fmt.Errorf("list clusters: %w", err)
 	}
 	d.dropIdle()
-	for i, cluster := range clusters {
+	for i, cluster := range d.toCompare(clusters) {
 		d.compareAfter(cluster, time.Duration(i)*compareSpacing)
 	}
 	return nil
+}
+
+// toCompare returns the clusters that a pass over all has compared: those that
+// do not know digests, and those that are there and sent none for long. The
+// clusters are those that have works; they become known, and others that do not
+// know digests are forgotten.
+func (d *Dispatcher) toCompare(clusters []string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	works := make(map[string]struct{}, len(clusters))
+	for _, cluster := range clusters {
+		works[cluster] = struct{}{}
+		d.peerLocked(cluster)
+	}
+	var out []string
+	for cluster, p := range d.peers {
+		_, has := works[cluster]
+		switch {
+		case !p.capable && has:
+			out = append(out, cluster)
+		case !p.capable && p.notedAt == nil:
+			delete(d.peers, cluster)
+		case p.capable && p.online && time.Since(later(p.heardAt, d.sessionAt)) >= d.options.CompareInterval:
+			out = append(out, cluster)
+		}
+	}
+	return out
 }
 
 // dropIdle forgets clusters that are owed nothing, may be compared at once and
@@ -186,6 +223,7 @@ func (d *Dispatcher) compareCluster(ctx context.Context, cluster string) {
 		return
 	}
 	d.clusters.Forget(cluster, struct{}{})
+	d.settleFlights(cluster, held)
 
 	d.mu.Lock()
 	o, ok := d.owed[cluster]
@@ -208,6 +246,10 @@ func (d *Dispatcher) compareCluster(ctx context.Context, cluster string) {
 				"cluster", cluster, "works", unknown)
 		}
 		d.answer(cluster, lacking, delivery)
+		if slices.Contains(question.Capabilities, codec.CapDigest) {
+			// From now on it need not list what it has.
+			d.helloCluster(ctx, cluster)
+		}
 	} else {
 		for _, k := range d.sendable(cluster, unreported(held)) {
 			d.works.Add(cluster, k)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
@@ -79,21 +81,35 @@ type Dispatcher struct {
 	once      notes
 	metrics   *metrics
 
+	noStatus string // The hash of an empty status.
+
 	gate     gate
 	works    *queue.Queue[string, Key]
 	reports  *queue.Queue[string, Key]
-	clusters *queue.Queue[string, struct{}]
 	outcomes *queue.Queue[string, Key]
-	ready    chan struct{} // Holds one value while a pass over all clusters is due.
+	// What is keyed by cluster: comparisons of lists, of digests, vigils, what a
+	// Roster and what a Noter shall hear.
+	clusters, talks, checks, agents, drops *queue.Queue[string, struct{}]
 
-	mu       sync.Mutex
-	down     error                     // Why no session is established; nil if one is.
-	sessions int                       // How many were established.
-	answers  map[string]*answer        // Under way, by cluster.
-	refused  map[Key]refusal           // Works that cannot be sent.
-	untold   map[Key]outcome           // What a Refuser shall hear.
-	pending  map[Key]*pendingReport    // Reports not taken by a worker yet.
-	owed     map[string]*owedToCluster // Comparisons that clusters wait for.
+	ready  chan struct{} // Holds one value while a pass over all clusters is due.
+	rivals chan struct{} // Holds one value while a higher term is to be answered.
+	stop   func()        // Ends dispatching when this hub is fenced.
+
+	mu        sync.Mutex
+	down      error     // Why no session is established; nil if one is.
+	sessions  int       // How many were established.
+	sessionAt time.Time // When the last one was.
+	lead      lead
+	answers   map[string]*answer           // Under way, by cluster.
+	refused   map[Key]refusal              // Works that cannot be sent.
+	untold    map[Key]outcome              // What a Refuser shall hear.
+	unnoted   map[string][]drop            // What a Noter shall hear.
+	pending   map[Key]*pendingReport       // Reports not taken by a worker yet.
+	owed      map[string]*owedToCluster    // Comparisons that clusters wait for.
+	peers     map[string]*peer             // What is known of clusters.
+	said      map[string]*talk             // What clusters said of digests.
+	vigils    map[string]*vigil            // Proofs that are waited for.
+	flights   map[string]map[string]flight // Works not reported on, by cluster and ID.
 }
 
 var errNoSession = errors.New("no session with the broker yet")
@@ -102,37 +118,54 @@ var errNoSession = errors.New("no session with the broker yet")
 // sourceID over t. It does nothing before Run.
 func NewDispatcher(sourceID string, src Source, t brokers.Transport, o Options) *Dispatcher {
 	o = o.withDefaults()
+	perCluster := func() *queue.Queue[string, struct{}] { return queue.New[string, struct{}](queue.Options{}) }
 	d := &Dispatcher{
 		id:        sourceID,
-		source:    &guard{source: src},
 		transport: t,
 		options:   o,
 		log:       o.Log.With("source", sourceID),
 		works:     queue.New[string, Key](queue.Options{}),
 		reports:   queue.New[string, Key](queue.Options{}),
-		clusters:  queue.New[string, struct{}](queue.Options{}),
 		outcomes:  queue.New[string, Key](queue.Options{}),
+		clusters:  perCluster(),
+		talks:     perCluster(),
+		checks:    perCluster(),
+		agents:    perCluster(),
+		drops:     perCluster(),
 		ready:     make(chan struct{}, 1),
+		rivals:    make(chan struct{}, 1),
+		stop:      func() {},
 		down:      errNoSession,
 		answers:   map[string]*answer{},
 		refused:   map[Key]refusal{},
 		untold:    map[Key]outcome{},
 		pending:   map[Key]*pendingReport{},
 		owed:      map[string]*owedToCluster{},
+		unnoted:   map[string][]drop{},
+		peers:     map[string]*peer{},
+		said:      map[string]*talk{},
+		vigils:    map[string]*vigil{},
+		flights:   map[string]map[string]flight{},
 	}
 	d.once.log = d.log
 	d.metrics = newMetrics(d)
-	d.source.refuser, _ = src.(Refuser)
-	d.source.log, d.source.panics = d.log, d.metrics.panics
+	d.source = guarded(src, d.log, d.metrics.panics)
+	// It holds nothing that cannot be hashed.
+	d.noStatus, _ = codec.HashStatus(workv1.ManifestWorkStatus{})
 	return d
 }
 
 // Changed says that a work of the source is new, changed or deleted. It
 // returns at once, and may be called before Run and from any goroutine.
-func (d *Dispatcher) Changed(k Key) { d.works.Add(k.Cluster, k) }
+func (d *Dispatcher) Changed(k Key) {
+	d.unexcuse(k)
+	d.changed(k)
+	d.works.Add(k.Cluster, k)
+}
 
 // Ready returns nil while the subscription to reports is established, and
-// otherwise why it is not.
+// otherwise why it is not. The error wraps ErrFenced when this hub stopped for
+// another one; that stays so until Run is called on a new dispatcher.
 func (d *Dispatcher) Ready() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -141,12 +174,26 @@ func (d *Dispatcher) Ready() error {
 
 // Run dispatches until ctx ends, and then returns nil. It returns an error only
 // if the transport is closed or cannot take the source ID. What was not settled
-// by then stays with the broker.
+// by then stays with the broker. When another hub leads under the same source
+// ID, it stops dispatching, says so in Ready, and waits for ctx to end.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
+	leading, stop := context.WithCancel(ctx)
+	defer stop()
+	d.stop = stop
 	d.gate.shut(d.gate.epoch()) // Opens with the first session.
 	defer d.gate.stop()
 
+	if d.prepare(leading) {
+		if err := d.dispatch(leading); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (d *Dispatcher) dispatch(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.subscribe(ctx) })
 	workers := func(n int, work func(context.Context)) {
 		for range n {
@@ -156,9 +203,19 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	workers(d.options.Workers, d.publishWorks)
 	workers(d.options.ReportWorkers, d.takeReports)
 	workers(min(d.options.Workers, compareWorkers), d.compareClusters)
+	workers(min(d.options.Workers, compareWorkers), d.answerTalks)
+	workers(min(d.options.Workers, compareWorkers), d.keepVigils)
 	workers(1, d.scheduleComparisons)
+	workers(1, d.watchPeers)
+	workers(1, d.answerRivals)
 	if d.source.refuser != nil {
 		workers(outcomeWorkers, d.tellOutcomes)
+	}
+	if d.source.roster != nil {
+		workers(rosterWorkers, d.saveAgents)
+	}
+	if d.source.noter != nil {
+		workers(dropWorkers, d.tellDrops)
 	}
 	return group.Wait()
 }
@@ -172,6 +229,7 @@ func (d *Dispatcher) subscribe(ctx context.Context) error {
 		Handle: d.handle,
 		Ready:  d.established,
 		Down:   d.lost,
+		Gone:   d.gone,
 	})
 	if err != nil {
 		return fmt.Errorf("subscribe to the reports for source %s: %w", d.id, err)
@@ -184,9 +242,15 @@ func (d *Dispatcher) subscribe(ctx context.Context) error {
 // little.
 func (d *Dispatcher) established(s brokers.Session) {
 	d.mu.Lock()
+	if d.lead.fenced != nil {
+		d.mu.Unlock()
+		return
+	}
 	d.down = nil
 	d.sessions++
+	d.sessionAt = time.Now()
 	d.mu.Unlock()
+	d.metrics.sessions.WithLabelValues(strconv.FormatBool(s.Resumed)).Inc()
 	d.log.Debug("session with the broker established", "resumed", s.Resumed)
 	d.gate.open()
 	select {
@@ -197,8 +261,11 @@ func (d *Dispatcher) established(s brokers.Session) {
 
 func (d *Dispatcher) lost(reason error) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lead.fenced != nil {
+		return
+	}
 	d.down = fmt.Errorf("session with the broker lost: %w", reason)
-	d.mu.Unlock()
 }
 
 // action is what the type of a bundle's event says. Nobody branches on it.

@@ -165,6 +165,8 @@ type fakeTransport struct {
 	published []string
 	topics    []brokers.Topic
 	messages  []codec.Message
+	// broadcasts is what went to all clusters; it is in none of the others.
+	broadcasts []codec.Message
 }
 
 func (f *fakeTransport) Publish(_ context.Context, to brokers.Topic, e event.Event) error {
@@ -179,6 +181,10 @@ func (f *fakeTransport) Publish(_ context.Context, to brokers.Topic, e event.Eve
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if to.Lane == brokers.ToAllClusters {
+		f.broadcasts = append(f.broadcasts, m)
+		return nil
+	}
 	f.topics = append(f.topics, to)
 	f.messages = append(f.messages, m)
 	f.published = append(f.published, describe(action, m))
@@ -191,6 +197,12 @@ func describe(action codec.Action, m codec.Message) string {
 		return fmt.Sprintf("%s/%s@%d %s", m.Cluster, m.ID, m.Generation, action)
 	case codec.StatusResync:
 		return fmt.Sprintf("%s status? %d", m.Cluster, len(m.Hashes))
+	case codec.Hello:
+		return "hello"
+	case codec.Match:
+		return fmt.Sprintf("match, %d unclaimed", m.Unclaimed)
+	case codec.Buckets:
+		return fmt.Sprintf("buckets, %d works, spec %v, status %v", m.Works, m.Spec != nil, m.Status != nil)
 	}
 	return fmt.Sprintf("%T", m)
 }

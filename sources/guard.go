@@ -14,10 +14,25 @@ import (
 // A guard is a source whose panics are errors: a panic costs the key that was
 // asked for its turn, and no other key anything.
 type guard struct {
-	source  Source
-	refuser Refuser // Nil if source is none.
-	log     *slog.Logger
-	panics  prometheus.Counter
+	source Source
+	// What else source is; nil if it is not.
+	refuser  Refuser
+	lifetime Lifetime
+	roster   Roster
+	noter    Noter
+
+	log    *slog.Logger
+	panics prometheus.Counter
+}
+
+// guarded returns the guard of a source.
+func guarded(s Source, log *slog.Logger, panics prometheus.Counter) *guard {
+	g := &guard{source: s, log: log, panics: panics}
+	g.refuser, _ = s.(Refuser)
+	g.lifetime, _ = s.(Lifetime)
+	g.roster, _ = s.(Roster)
+	g.noter, _ = s.(Noter)
+	return g
 }
 
 // recovered is deferred. It makes an error of a panic.
@@ -59,4 +74,28 @@ func (g *guard) Report(ctx context.Context, r codec.Report) (verdict Verdict, er
 func (g *guard) Refused(ctx context.Context, k Key, generation int64, reason error) (err error) {
 	defer g.recovered("note outcome", k, &err)
 	return g.refuser.Refused(ctx, k, generation, reason)
+}
+
+// Begin implements Lifetime.
+func (g *guard) Begin(ctx context.Context, above int64) (epoch string, term int64, err error) {
+	defer g.recovered("begin", Key{}, &err)
+	return g.lifetime.Begin(ctx, above)
+}
+
+// Agents implements Roster.
+func (g *guard) Agents(ctx context.Context) (agents []AgentState, err error) {
+	defer g.recovered("list agents", Key{}, &err)
+	return g.roster.Agents(ctx)
+}
+
+// SaveAgent implements Roster.
+func (g *guard) SaveAgent(ctx context.Context, s AgentState) (err error) {
+	defer g.recovered("save agent", Key{Cluster: s.Cluster}, &err)
+	return g.roster.SaveAgent(ctx, s)
+}
+
+// Dropped implements Noter.
+func (g *guard) Dropped(ctx context.Context, k Key, reason string, why error) (err error) {
+	defer g.recovered("note drop", k, &err)
+	return g.noter.Dropped(ctx, k, reason, why)
 }

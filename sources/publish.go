@@ -25,8 +25,18 @@ func (d *Dispatcher) publishWorks(ctx context.Context) {
 // is queued again, or the work is refused until it changes.
 func (d *Dispatcher) publishWork(ctx context.Context, k Key) {
 	a := d.answering(k)
+	if d.parked(k.Cluster) {
+		d.works.Forget(k.Cluster, k)
+		d.answered(k, a)
+		return
+	}
 	b, held, err := d.source.Bundle(ctx, k)
 	if err != nil {
+		if errors.Is(err, ErrWithheld) {
+			d.withhold(k, b.Generation, err)
+			d.answered(k, a)
+			return
+		}
 		if unsendable(err) {
 			d.refuse(k, b.Generation, err)
 			d.answered(k, a)
@@ -37,9 +47,11 @@ func (d *Dispatcher) publishWork(ctx context.Context, k Key) {
 	}
 	if !held {
 		d.forget(k)
+		d.land(k)
 		d.answered(k, a)
 		return
 	}
+	d.read(k, b.Generation)
 	e, err := b.Encode(action(b, a != nil))
 	if err != nil {
 		d.refuse(k, b.Generation, err)
@@ -52,6 +64,8 @@ func (d *Dispatcher) publishWork(ctx context.Context, k Key) {
 	case err == nil:
 		d.forget(k)
 		d.answered(k, a)
+		d.sent(k, b.Generation)
+		d.published(k.Cluster)
 		d.tell(k, outcome{generation: b.Generation})
 	case errors.Is(err, brokers.ErrUnavailable):
 		d.works.Add(k.Cluster, k) // Waits behind the gate.

@@ -122,8 +122,10 @@ func TestUnavailableWaitsForASession(t *testing.T) {
 		src, f := newSource(), &fakeTransport{}
 		var away atomic.Bool
 		var tries atomic.Int64
-		f.publish = func(brokers.Topic, codec.Message) error {
-			tries.Add(1)
+		f.publish = func(_ brokers.Topic, m codec.Message) error {
+			if _, ok := m.(codec.Bundle); ok {
+				tries.Add(1)
+			}
 			if away.Load() {
 				return fmt.Errorf("publish: %w", brokers.ErrUnavailable)
 			}

@@ -51,7 +51,7 @@ func TestIdentity(t *testing.T) {
 		},
 		"report of another cluster": {
 			reason: "c2 must not speak for c1", from: toSource("c2"),
-			event: aReport(func(*codec.Report) {}), want: "rejected", result: "mismatch",
+			event: aReport(func(*codec.Report) {}), want: "rejected", result: "foreign_cluster",
 		},
 		"report on another source's work": {
 			reason: "an ID means nothing without its source", from: toSource("c1"),
@@ -75,11 +75,11 @@ func TestIdentity(t *testing.T) {
 		},
 		"question of another cluster": {
 			reason: "c2 must not have c1's works sent, nor learn of them", from: toSource("c2"),
-			event: question(func(*codec.SpecResync) {}), want: "rejected", result: "mismatch",
+			event: question(func(*codec.SpecResync) {}), want: "rejected", result: "foreign_cluster",
 		},
 		"question to all of another cluster": {
 			reason: "the same on the broadcast lane", from: from(brokers.ToAllSources, "", "c2"),
-			event: question(func(*codec.SpecResync) {}), want: "rejected", result: "mismatch",
+			event: question(func(*codec.SpecResync) {}), want: "rejected", result: "foreign_cluster",
 		},
 		"question to another source": {
 			reason: "hub2's answer is hub2's to give", from: toSource("c1"),

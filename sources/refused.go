@@ -33,6 +33,7 @@ type outcome struct {
 // generation and reason.
 func (d *Dispatcher) refuse(k Key, generation int64, reason error) {
 	d.works.Forget(k.Cluster, k)
+	d.land(k)
 	if !d.noteRefusal(k, refusal{generation: generation, reason: reason.Error()}) {
 		return
 	}
@@ -40,6 +41,18 @@ func (d *Dispatcher) refuse(k Key, generation int64, reason error) {
 	d.log.Warn("work cannot be sent to its cluster until it is changed", "cluster", k.Cluster, "id", k.ID,
 		"generation", generation, "err", reason)
 	d.tell(k, outcome{generation, reason})
+}
+
+// withhold tells the source of a deletion that waits for a confirmation. It is
+// tried whenever there is a reason to: the confirmation changes no generation.
+func (d *Dispatcher) withhold(k Key, generation int64, reason error) {
+	d.works.Forget(k.Cluster, k)
+	d.land(k)
+	if d.noteRefusal(k, refusal{generation: generation, reason: ErrWithheld.Error(), retried: true}) {
+		d.once.warn("withheld"+k.Cluster, "deletions are withheld from a cluster until they are confirmed",
+			"cluster", k.Cluster, "id", k.ID, "err", reason)
+		d.tell(k, outcome{generation, reason})
+	}
 }
 
 // refusedByBroker tells the source of a work that the broker goes on refusing.
@@ -69,6 +82,10 @@ func (d *Dispatcher) noteRefusal(k Key, r refusal) bool {
 func (d *Dispatcher) givenUp(k Key, generation int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.givenUpLocked(k, generation)
+}
+
+func (d *Dispatcher) givenUpLocked(k Key, generation int64) bool {
 	r, ok := d.refused[k]
 	return ok && !r.retried && generation != 0 && r.generation == generation && r.session == d.sessions
 }

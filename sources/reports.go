@@ -21,6 +21,7 @@ type pendingReport struct {
 	report     codec.Report
 	deliveries []brokers.Delivery
 	tries      int
+	superseded int // Of the deliveries.
 }
 
 // merge adds what came for the same work.
@@ -29,6 +30,7 @@ func (p *pendingReport) merge(o *pendingReport) {
 		p.report = o.report
 	}
 	p.deliveries = append(p.deliveries, o.deliveries...)
+	p.superseded += o.superseded + 1
 	p.tries = max(p.tries, o.tries)
 }
 
@@ -83,7 +85,7 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 	verdict, err := d.source.Report(ctx, p.report)
 	switch {
 	case err == nil:
-		d.metrics.reported(verdict)
+		d.judged(k, p, verdict)
 		d.reports.Forget(k.Cluster, k)
 		p.settle(nil)
 		if verdict == Unordered {
@@ -97,7 +99,7 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 		p.tries++
 	}
 	if p.tries >= reportTries {
-		d.metrics.reported(verdictFailed)
+		d.metrics.reported(verdictFailed, p.superseded)
 		d.reports.Forget(k.Cluster, k)
 		p.settle(nil)
 		d.askForUnsaved(k.Cluster)
@@ -109,3 +111,17 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 	wait := d.reports.Retry(k.Cluster, k)
 	d.log.Debug("report cannot be saved, trying again", "cluster", k.Cluster, "id", k.ID, "err", err, "after", wait)
 }
+
+// judged counts and notes what became of a report.
+func (d *Dispatcher) judged(k Key, p *pendingReport, verdict Verdict) {
+	d.metrics.reported(verdict, p.superseded)
+	switch verdict {
+	case Accepted, Unordered, Unchanged:
+		d.reported(k, p.report.Generation)
+	case Invalid:
+		d.note(drop{k, resultInvalid, errInvalidStatus})
+	case Stale, Foreign, Unknown:
+	}
+}
+
+var errInvalidStatus = errors.New("the reported status can never be saved")

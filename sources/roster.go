@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -60,4 +61,72 @@ type Unclaimed struct {
 	ID, Name   string
 	Generation int64
 	Deleting   bool
+}
+
+const (
+	// rosterWorkers is how many calls of Roster.SaveAgent run at a time.
+	rosterWorkers = 8
+
+	// rosterPause is how long a change of an agent waits for others.
+	rosterPause = time.Second
+)
+
+// saveLocked has the Roster hear of the state of an agent soon.
+func (d *Dispatcher) saveLocked(cluster string) {
+	if d.source.roster != nil {
+		d.agents.AddAfter(cluster, struct{}{}, rosterPause)
+	}
+}
+
+func (d *Dispatcher) saveAgents(ctx context.Context) {
+	for {
+		cluster, none, ok := d.agents.Get(ctx)
+		if !ok {
+			return
+		}
+		d.saveAgent(ctx, cluster)
+		d.agents.Done(cluster, none)
+	}
+}
+
+func (d *Dispatcher) saveAgent(ctx context.Context, cluster string) {
+	d.mu.Lock()
+	p, ok := d.peers[cluster]
+	if !ok {
+		d.mu.Unlock()
+		return
+	}
+	// Its slices are never written to, only replaced.
+	s := p.state(cluster)
+	d.mu.Unlock()
+	err := d.source.SaveAgent(ctx, s)
+	if err == nil {
+		d.agents.Forget(cluster, struct{}{})
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	wait := d.agents.Retry(cluster, struct{}{})
+	d.once.warn("unsaved agent"+cluster, "source could not keep what is known of a cluster's agent, trying again",
+		"cluster", cluster, "err", err, "after", wait)
+}
+
+// loadAgents starts from what an earlier dispatcher knew.
+func (d *Dispatcher) loadAgents(ctx context.Context) error {
+	if d.source.roster == nil {
+		return nil
+	}
+	states, err := d.source.Agents(ctx)
+	if err != nil {
+		return fmt.Errorf("read what is known of the agents: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range states {
+		if p := restored(s); p.capable {
+			d.peers[s.Cluster] = p
+		}
+	}
+	return nil
 }

@@ -1,0 +1,77 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
+)
+
+const (
+	// answersPerSecond is how many clusters are asked to answer a broadcast in
+	// a second.
+	answersPerSecond = 500
+
+	// helloGrace is how long after the last moment a broadcast may be answered
+	// before those that did not are asked one by one: broadcasts get lost.
+	helloGrace = 30 * time.Second
+
+	// keyHello and keyDigest are the keys of events that are not about one work.
+	// A broker that keeps the last event per key keeps the newest.
+	keyHello  = "hello"
+	keyDigest = "digest"
+)
+
+// capabilities is what this end can do beyond OCM's protocol.
+var capabilities = []string{codec.CapDigest}
+
+// spread is the time over which all clusters shall answer a Hello.
+func (d *Dispatcher) spread() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := time.Duration(len(d.peers)) * time.Second / answersPerSecond
+	return min(max(n, time.Second), codec.MaxSpread)
+}
+
+// helloAll tells all clusters that this source is here. Those that know digests
+// answer with theirs.
+func (d *Dispatcher) helloAll(ctx context.Context) {
+	spread := d.spread()
+	err := d.hello(ctx, brokers.Topic{Lane: brokers.ToAllClusters, Source: d.id, Key: keyHello}, spread)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, brokers.ErrUnavailable) {
+		d.once.warn("hello", "this source cannot announce itself to all clusters; it asks them one by one", "err", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for cluster, p := range d.peers {
+		if p.capable && p.online {
+			d.expectLocked(cluster, spread+helloGrace)
+		}
+	}
+}
+
+// helloCluster asks one cluster for its digest.
+func (d *Dispatcher) helloCluster(ctx context.Context, cluster string) {
+	err := d.hello(ctx, brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: keyHello}, 0)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, brokers.ErrUnavailable) {
+		d.once.warn("hello"+cluster, "cluster cannot be asked for its digest", "cluster", cluster, "err", err)
+	}
+}
+
+func (d *Dispatcher) hello(ctx context.Context, to brokers.Topic, spread time.Duration) error {
+	epoch, term := d.leadership()
+	m := codec.Hello{Source: d.id, Epoch: epoch, Term: term, Capabilities: capabilities, Spread: spread}
+	return d.announce(ctx, to, typeHello, m)
+}
+
+// announce sends one of the events that OCM does not have.
+func (d *Dispatcher) announce(ctx context.Context, to brokers.Topic, typ string, m codec.Message) error {
+	e, err := m.Encode(codec.Announce)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", typ, err)
+	}
+	return d.publish(ctx, to, typ, e)
+}
