@@ -55,7 +55,7 @@ type fields struct{ hash.Hash }
 
 func (h fields) number(n int) {
 	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(n))
+	binary.BigEndian.PutUint64(b[:], uint64(n)) //nolint:gosec // No length is negative.
 	_, _ = h.Write(b[:])
 }
 

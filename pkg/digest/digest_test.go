@@ -12,18 +12,18 @@ import (
 
 func TestText(t *testing.T) {
 	type all struct {
-		Key     digest.Key
-		Root    digest.Root
-		Short   digest.Short
-		Content digest.Content
+		Key     digest.Key     `json:"key"`
+		Root    digest.Root    `json:"root"`
+		Short   digest.Short   `json:"short"`
+		Content digest.Content `json:"content"`
 	}
 	want := all{digest.Key{1, 0xff, 15: 2}, digest.Root{3, 0xfb, 31: 4}, digest.Short{5, 7: 6}, digest.Content{7, 31: 8}}
 	text, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const wantText = `{"Key":"Af8AAAAAAAAAAAAAAAAAAg","Root":"A_sAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAQ",` +
-		`"Short":"BQAAAAAAAAY","Content":"BwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAg"}`
+	const wantText = `{"key":"Af8AAAAAAAAAAAAAAAAAAg","root":"A_sAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAQ",` +
+		`"short":"BQAAAAAAAAY","content":"BwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAg"}`
 	if string(text) != wantText {
 		t.Errorf("written as %s, want %s", text, wantText)
 	}
@@ -35,7 +35,7 @@ func TestText(t *testing.T) {
 		t.Errorf("the root begins with %s", got)
 	}
 	for name, s := range map[string]string{
-		"Key": want.Key.String(), "Root": want.Root.String(), "Short": want.Short.String(), "Content": want.Content.String(),
+		"key": want.Key.String(), "root": want.Root.String(), "short": want.Short.String(), "content": want.Content.String(),
 	} {
 		if !strings.Contains(wantText, `"`+name+`":"`+s+`"`) {
 			t.Errorf("%s as a string is %s", name, s)

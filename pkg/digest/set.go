@@ -55,7 +55,7 @@ func (s *Set) Root() Root {
 	buf := make([]byte, 0, len(labelRoot)+keySize+8+Buckets*sumSize)
 	buf = append(buf, labelRoot...)
 	buf = append(buf, s.key[:]...)
-	buf = binary.BigEndian.AppendUint64(buf, uint64(int64(s.len)))
+	buf = binary.BigEndian.AppendUint64(buf, uint64(int64(s.len))) //nolint:gosec // Below zero in two's complement.
 	for i := range s.sums {
 		buf = s.sums[i].append(buf)
 	}
@@ -97,7 +97,7 @@ func (s *Set) remove(id string, h sum) {
 func (s *Set) hashSpec(id string, generation int64, content Content, deleting bool) sum {
 	var room [256]byte
 	buf := s.prefix(room[:0], labelSpec, id)
-	buf = binary.BigEndian.AppendUint64(buf, uint64(generation))
+	buf = binary.BigEndian.AppendUint64(buf, uint64(generation)) //nolint:gosec // Below zero in two's complement.
 	if deleting {
 		buf = append(buf, 1)
 		content = Content{}
