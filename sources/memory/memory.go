@@ -4,11 +4,17 @@
 // Works are named by cluster and name and have the IDs that OCM's sources mint,
 // so a work that is deleted and put again has the same ID. Its generations go
 // on rising: no version of the new one can be taken for the old one.
+//
+// A deletion is remembered after it was confirmed, so that a late copy of the
+// work is known for what it is. [Source.Snapshot] is what a backup of the source
+// would hold.
 package memory
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,11 +23,12 @@ import (
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
 	"github.com/fleetcast-io/fleetcast/sources"
 )
 
-// A Source implements sources.Source. Make one with New. It is safe for
-// concurrent use.
+// A Source implements sources.Source, sources.Lifetime and sources.Roster. Make
+// one with New. It is safe for concurrent use.
 type Source struct {
 	id    string
 	empty string // The hash of an empty status.
@@ -29,8 +36,12 @@ type Source struct {
 	mu          sync.Mutex
 	notify      func(sources.Key)
 	works       map[sources.Key]*Work
-	generations map[sources.Key]int64 // The last one used, also of works that are gone.
-	changed     chan struct{}         // Closed and replaced at every change.
+	tombstones  map[sources.Key]codec.Bundle // Deletions that were confirmed.
+	generations map[sources.Key]int64        // The last one used, also of works that are gone.
+	epoch       string
+	term        int64 // Of the last lead.
+	agents      map[string]sources.AgentState
+	changed     chan struct{} // Closed and replaced at every change.
 }
 
 var _ sources.Source = (*Source)(nil)
@@ -43,7 +54,8 @@ type Work struct {
 	// Report is the last one accepted; zero if there was none.
 	Report codec.Report
 
-	spec *workv1.ManifestWork
+	spec   *workv1.ManifestWork
+	digest digest.Content
 }
 
 // New returns an empty source.
@@ -56,9 +68,36 @@ func New(sourceID string) *Source {
 		id:          sourceID,
 		empty:       empty,
 		works:       map[sources.Key]*Work{},
+		tombstones:  map[sources.Key]codec.Bundle{},
 		generations: map[sources.Key]int64{},
+		epoch:       rand.Text(),
+		agents:      map[string]sources.AgentState{},
 		changed:     make(chan struct{}),
 	}
+}
+
+// Snapshot returns another source that holds what this one holds now, and
+// changes independently: what a backup of it brings back, its lead, its epoch
+// and what it keeps of agents included. Nobody is notified of its changes.
+func (s *Source) Snapshot() *Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &Source{
+		id:          s.id,
+		empty:       s.empty,
+		works:       make(map[sources.Key]*Work, len(s.works)),
+		tombstones:  maps.Clone(s.tombstones),
+		generations: maps.Clone(s.generations),
+		epoch:       s.epoch,
+		term:        s.term,
+		agents:      maps.Clone(s.agents),
+		changed:     make(chan struct{}),
+	}
+	for k, w := range s.works {
+		work := *w
+		c.works[k] = &work
+	}
+	return c
 }
 
 // Notify has changed called for every work that is put or deleted from now on,
@@ -109,8 +148,14 @@ func (s *Source) put(spec *workv1.ManifestWork, deletedAt time.Time) (sources.Ke
 		s.mu.Unlock()
 		return k, err
 	}
+	content, err := b.Digest()
+	if err != nil {
+		s.mu.Unlock()
+		return k, err
+	}
 	s.generations[k] = spec.Generation
-	w := &Work{Bundle: b, spec: spec}
+	delete(s.tombstones, k)
+	w := &Work{Bundle: b, spec: spec, digest: content}
 	if old, ok := s.works[k]; ok {
 		w.Report = old.Report
 	}
@@ -160,13 +205,15 @@ func (s *Source) broadcast() {
 	s.changed = make(chan struct{})
 }
 
-// Bundle implements sources.Source.
+// Bundle implements sources.Source. Of a work whose deletion was confirmed it
+// returns the deletion.
 func (s *Source) Bundle(_ context.Context, k sources.Key) (codec.Bundle, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w, ok := s.works[k]
 	if !ok {
-		return codec.Bundle{}, false, nil
+		b, ok := s.tombstones[k]
+		return b, ok, nil
 	}
 	return w.Bundle, true, nil
 }
@@ -184,6 +231,7 @@ func (s *Source) Held(_ context.Context, cluster string) ([]sources.Held, error)
 			ID:         k.ID,
 			Generation: w.Bundle.Generation,
 			Deleting:   w.Bundle.Deleting(),
+			Digest:     w.digest,
 			Reported:   w.Report.Generation,
 			StatusHash: w.Report.Hash,
 		}
@@ -229,7 +277,10 @@ func (s *Source) Report(_ context.Context, r codec.Report) (sources.Verdict, err
 	defer s.mu.Unlock()
 	k := sources.Key{Cluster: r.Cluster, ID: r.ID}
 	w, ok := s.works[k]
+	_, buried := s.tombstones[k]
 	switch {
+	case !ok && buried:
+		return sources.Stale, nil
 	case !ok && s.elsewhere(k):
 		return sources.Foreign, nil
 	case !ok:
@@ -240,6 +291,7 @@ func (s *Source) Report(_ context.Context, r codec.Report) (sources.Verdict, err
 		// A confirmation of an earlier deletion says nothing of what was put
 		// since and may still be on its way.
 		delete(s.works, k)
+		s.tombstones[k] = w.Bundle
 	case gone, r.Sequence <= w.Report.Sequence, r.Generation < w.Report.Generation:
 		return sources.Stale, nil
 	case r.Hash == w.Report.Hash && r.Generation == w.Report.Generation:

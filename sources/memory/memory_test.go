@@ -152,7 +152,11 @@ func TestVerdicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []sources.Held{{ID: k.ID, Generation: 1, Reported: 1, StatusHash: report(t, b, 1, "Applied").Hash}}
+	content, err := b.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []sources.Held{{ID: k.ID, Generation: 1, Digest: content, Reported: 1, StatusHash: report(t, b, 1, "Applied").Hash}}
 	if diff := cmp.Diff(want, held); diff != "" {
 		t.Errorf("held (-want +got):\n%s", diff)
 	}
@@ -173,5 +177,83 @@ func TestAwait(t *testing.T) {
 	put(t, s, work("c1", "web"))
 	if err := <-done; err != nil {
 		t.Errorf("Await: %v", err)
+	}
+}
+
+// TestTombstones: what was deleted is known after its cluster confirmed, by
+// whoever asks for it, and nothing that a late copy has to say counts.
+func TestTombstones(t *testing.T) {
+	s := memory.New("hub1")
+	k := put(t, s, work("c1", "w"))
+	live := bundle(t, s, k)
+	if err := s.Delete("c1", "w"); err != nil {
+		t.Fatal(err)
+	}
+	deleting := bundle(t, s, k)
+	if got, err := s.Report(t.Context(), report(t, deleting, 1, api.ConditionDeleted)); got != sources.Accepted || err != nil {
+		t.Fatalf("confirmation: %s, %v", got, err)
+	}
+	if got := bundle(t, s, k); !got.Deleting() || got.Generation != deleting.Generation {
+		t.Errorf("after the confirmation: generation %d, deleting %v; want %d, true", got.Generation, got.Deleting(), deleting.Generation)
+	}
+	if held, err := s.Held(t.Context(), "c1"); len(held) > 0 || err != nil {
+		t.Errorf("held %v, %v; a confirmed deletion is owed to nobody", held, err)
+	}
+	if got, err := s.Report(t.Context(), report(t, live, 2, "Applied")); got != sources.Stale || err != nil {
+		t.Errorf("report of a late copy: %s, %v; want %s", got, err, sources.Stale)
+	}
+	put(t, s, work("c1", "w"))
+	if got := bundle(t, s, k); got.Deleting() || got.Generation <= deleting.Generation {
+		t.Errorf("put again: generation %d, deleting %v; want one above %d, false", got.Generation, got.Deleting(), deleting.Generation)
+	}
+}
+
+func TestSnapshotIsIndependent(t *testing.T) {
+	s := memory.New("hub1")
+	k := put(t, s, work("c1", "w"))
+	epoch, term, err := s.Begin(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveAgent(t.Context(), sources.AgentState{Cluster: "c1", Agent: "a", Online: true}); err != nil {
+		t.Fatal(err)
+	}
+	backup := s.Snapshot()
+	put(t, s, work("c1", "w"))
+	put(t, s, work("c1", "later"))
+	if _, _, err := s.Begin(t.Context(), 40); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveAgent(t.Context(), sources.AgentState{Cluster: "c1", Agent: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := bundle(t, backup, k).Generation; got != 1 {
+		t.Errorf("generation %d in the snapshot, want 1", got)
+	}
+	if _, ok := backup.Work("c1", "later"); ok {
+		t.Error("the snapshot holds what came after it")
+	}
+	if a, ok := backup.Agent("c1"); !ok || !a.Online {
+		t.Errorf("agent in the snapshot: %v, %v; want what was known then", a, ok)
+	}
+	gotEpoch, gotTerm, err := backup.Begin(t.Context(), 0)
+	if err != nil || gotEpoch != epoch || gotTerm != term+1 {
+		t.Errorf("the snapshot begins epoch %q, term %d, %v; want %q, %d", gotEpoch, gotTerm, err, epoch, term+1)
+	}
+}
+
+func TestTermsRise(t *testing.T) {
+	s := memory.New("hub1")
+	last := int64(0)
+	for _, above := range []int64{0, 0, 7, 3} {
+		epoch, term, err := s.Begin(t.Context(), above)
+		if err != nil || epoch == "" || term <= last || term <= above {
+			t.Errorf("Begin above %d: epoch %q, term %d after %d, %v", above, epoch, term, last, err)
+		}
+		last = term
+	}
+	mine, _, _ := s.Begin(t.Context(), 0)
+	if other, _, _ := memory.New("hub1").Begin(t.Context(), 0); other == mine {
+		t.Error("two sources have one epoch")
 	}
 }
