@@ -15,6 +15,8 @@ import (
 // allocations, so this file is left out under it.
 func TestAllocations(t *testing.T) {
 	bundle, report := sampleBundle(t), sampleReport(t)
+	summary := conversation(t)["digest"]
+	said := announced(t, summary)
 	spec, status := encoded(t, bundle), encoded(t, report)
 	for _, tc := range []struct {
 		name string
@@ -26,6 +28,8 @@ func TestAllocations(t *testing.T) {
 		{"encode a report", 5, func() error { _, err := report.Encode(codec.Update); return err }},
 		{"decode a report", 3, func() error { _, _, err := codec.Decode(status); return err }},
 		{"see that a report confirms no deletion", 1, func() error { _, err := report.Deleted(); return err }},
+		{"encode a digest", 9, func() error { _, err := summary.Encode(codec.Announce); return err }},
+		{"decode a digest", 11, func() error { _, _, err := codec.Decode(said); return err }},
 	} {
 		got := testing.AllocsPerRun(200, func() {
 			if err := tc.run(); err != nil {

@@ -1,6 +1,8 @@
 package codec_test
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -81,6 +83,15 @@ func TestConformance(t *testing.T) {
 			spec.AddSpec(e.ID, e.Generation, e.Digest, e.Deleting)
 			status.AddStatus(e.ID, e.Status)
 		}
+	}
+	work := readGolden(t, "testdata/ocm/spec-create.json")
+	text := func(s string) string {
+		return string(binary.BigEndian.AppendUint64(nil, uint64(len(s)))) + s
+	}
+	none := string(make([]byte, 8)) // It has neither labels nor annotations.
+	content := digest.Content(sha256.Sum256([]byte(text(string(compact(t, work.Payload))) + text("web-tier") + none + none)))
+	if got := read("entries").Entries[0].Digest; got != content {
+		t.Errorf("content %s, want %s", got, content)
 	}
 	if diff := cmp.Diff([]digest.Root{want.Spec, want.Status}, []digest.Root{spec.Root(), status.Root()}); diff != "" {
 		t.Errorf("roots (-golden +computed):\n%s", diff)
