@@ -95,6 +95,8 @@ const (
 	ConditionOnline = "Online"
 	ReasonConnected = "Connected"
 	ReasonSilent    = "Silent"
+	// ReasonNotTold is that of what an agent of OCM does not tell.
+	ReasonNotTold = "NotTold"
 	// ConditionInSync is true when the agent was found to hold what the hub holds.
 	ConditionInSync      = "InSync"
 	ReasonDigestsMatch   = "DigestsMatch"

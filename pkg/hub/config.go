@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"strings"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
+	"github.com/fleetcast-io/fleetcast/sources/kube"
 )
 
 // DefaultSourceID is the source ID of a hub that is not given one.
@@ -43,6 +47,10 @@ type Config struct {
 	LeaderElect             bool
 	LeaderElectionNamespace string
 
+	// Breaker says how many of a cluster's works may be deleted at once before the
+	// rest waits for a confirmation. Default: kube.DefaultBreaker.
+	Breaker *kube.Breaker
+
 	// MetricsBindAddress serves /metrics, HealthProbeBindAddress serves /livez
 	// and /readyz; "0" or empty does not.
 	MetricsBindAddress     string
@@ -65,12 +73,16 @@ func Default() Config {
 
 // Flags adds the hub's flags to fs and returns the Config they fill.
 func Flags(fs *pflag.FlagSet) *Config {
-	c := &Config{}
+	c := &Config{Breaker: &kube.Breaker{}}
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig of the hub's API server (default: the pod's service account)")
 	fs.StringVar(&c.SourceID, "source-id", DefaultSourceID, "name of this hub to the agents; different for each hub on a broker")
 	fs.BoolVar(&c.InstallCRDs, "install-crds", false, "install and update the CRDs of the hub's API")
 	fs.BoolVar(&c.LeaderElect, "leader-elect", true, "of several replicas let one work and the others wait")
 	fs.StringVar(&c.LeaderElectionNamespace, "leader-election-namespace", "", "namespace of the leader's lease (default: the pod's, or outside a pod \"default\")")
+	fs.Float64Var(&c.Breaker.Share, "max-deletion-share", kube.DefaultBreaker.Share,
+		"share (0 to 1) of a cluster's works that may be deleted within ten minutes; deletions beyond it wait for a confirmation; 1 to withhold none")
+	fs.IntVar(&c.Breaker.Works, "max-deletions", kube.DefaultBreaker.Works,
+		"how many works of a cluster may be deleted within ten minutes even if that is more than --max-deletion-share of them")
 	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics; 0 for none")
 	fs.StringVar(&c.HealthProbeBindAddress, "health-probe-bind-address", "0", "address for /livez and /readyz; 0 for none")
 	flags.AddBroker(fs, &c.Broker)
@@ -98,6 +110,17 @@ func (c *Config) Validate() error {
 	f := brokers.Filter{Lane: brokers.ToSource, Source: c.SourceID, Cluster: brokers.Any}
 	if err := f.Validate(); err != nil || c.SourceID == brokers.Any {
 		return fmt.Errorf("--source-id %q: not usable as a name in broker topics", c.SourceID)
+	}
+	if wrong := validation.IsDNS1123Subdomain(leaseName(c.SourceID)); len(wrong) > 0 {
+		return fmt.Errorf("--source-id %q: the hub names objects of its API server after it: %s", c.SourceID, strings.Join(wrong, "; "))
+	}
+	if b := c.Breaker; b != nil {
+		if math.IsNaN(b.Share) || b.Share < 0 || b.Share > 1 {
+			return fmt.Errorf("--max-deletion-share %v: not between 0 and 1", b.Share)
+		}
+		if b.Works < 0 {
+			return fmt.Errorf("--max-deletions %d: below 0", b.Works)
+		}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -23,14 +24,18 @@ const closeTimeout = 5 * time.Second
 // addDispatcher has the works of the API server dispatched. Every replica keeps
 // the cache; the one that leads connects to the broker.
 func (c *Config) addDispatcher(ctx context.Context, mgr manager.Manager, h *health) error {
-	source, err := kube.New(ctx, mgr, c.SourceID, kube.Options{Log: c.Log})
+	namespace, err := c.namespace()
+	if err != nil {
+		return err
+	}
+	source, err := kube.New(ctx, mgr, c.SourceID, kube.Options{Log: c.Log, Namespace: namespace, Breaker: c.Breaker})
 	if err != nil {
 		return err
 	}
 	lead := &dispatching{config: c, source: source, elected: mgr.Elected()}
 	h.add(checkWorks, func(*http.Request) error {
 		if !source.Loaded() {
-			return errors.New("the cache of ManifestWorks is filling")
+			return errors.New("the caches of ManifestWorks and Agents are filling; may the hub list and watch both?")
 		}
 		return nil
 	})
@@ -62,7 +67,7 @@ func (l *dispatching) Start(ctx context.Context) (err error) {
 		}
 	}()
 	d := sources.NewDispatcher(c.SourceID, l.source, transport, sources.Options{Log: c.Log})
-	unregister, err := register(metrics.Registry, slices.Concat(d.Collectors(), driverCollectors()))
+	unregister, err := register(metrics.Registry, slices.Concat(d.Collectors(), l.source.Collectors(), driverCollectors()))
 	if err != nil {
 		return err
 	}
@@ -72,13 +77,27 @@ func (l *dispatching) Start(ctx context.Context) (err error) {
 	l.running.Store(d)
 	defer l.running.Store(nil)
 	c.Log.Info("dispatching works", "source", c.SourceID)
-	return d.Run(ctx)
+
+	// Ends after the dispatcher, to save what that left.
+	saving, end := context.WithCancel(context.WithoutCancel(ctx))
+	var g errgroup.Group
+	g.Go(func() error { return l.source.Run(saving) })
+	g.Go(func() error {
+		defer end()
+		return d.Run(ctx)
+	})
+	return g.Wait()
 }
 
 // ready is nil for a replica that waits for the lead: it needs no broker.
 func (l *dispatching) ready(*http.Request) error {
 	if d := l.running.Load(); d != nil {
-		return d.Ready()
+		err := d.Ready()
+		if errors.Is(err, sources.ErrFenced) {
+			return fmt.Errorf("Fenced: %w; this hub sends nothing any more: stop one of the two hubs, "+
+				"give each its own --source-id if both are meant, and restart the one that shall lead", err)
+		}
+		return err
 	}
 	select {
 	case <-l.elected:

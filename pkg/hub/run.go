@@ -4,22 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/brokers/drivers"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/pkg/version"
 )
 
@@ -86,13 +92,18 @@ func (c *Config) openBroker(ctx context.Context) (brokers.Transport, error) {
 }
 
 func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) error {
+	namespace, err := c.namespace()
+	if err != nil {
+		return err
+	}
 	mgr, err := ctrl.NewManager(cfg, manager.Options{
 		Scheme:                        api.NewScheme(),
 		Logger:                        logr.FromSlogHandler(quiet{c.Log.Handler()}),
 		LeaderElection:                c.LeaderElect,
 		LeaderElectionID:              leaseName(c.SourceID),
-		LeaderElectionNamespace:       c.leaseNamespace(),
+		LeaderElectionNamespace:       namespace,
 		LeaderElectionReleaseOnCancel: true,
+		Cache:                         c.cache(),
 		Metrics:                       metricsserver.Options{BindAddress: orNone(c.MetricsBindAddress)},
 		HealthProbeBindAddress:        "0", // The hub's own outlives the manager.
 	})
@@ -110,17 +121,32 @@ func (c *Config) runManager(ctx context.Context, cfg *rest.Config, h *health) er
 	return nil
 }
 
-// leaseNamespace is where the replicas compete. Outside a pod there is no
-// namespace to be in, so it is one that every API server has.
-func (c *Config) leaseNamespace() string {
+// cache leaves out the Agents of other hubs, and what only the API server needs.
+func (c *Config) cache() cache.Options {
+	return cache.Options{ByObject: map[client.Object]cache.ByObject{
+		&v1alpha1.Agent{}: {
+			Field:     fields.OneTermEqualSelector("metadata.name", c.SourceID),
+			Transform: cache.TransformStripManagedFields(),
+		},
+	}}
+}
+
+// namespace is where the replicas compete for the lease, and where the source
+// keeps its lifetime. Outside a pod there is no namespace to be in, so it is one
+// that every API server has.
+func (c *Config) namespace() (string, error) {
 	if c.LeaderElectionNamespace != "" {
-		return c.LeaderElectionNamespace
+		return c.LeaderElectionNamespace, nil
 	}
 	const inPod = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-	if _, err := os.Stat(inPod); err == nil {
-		return "" // The manager reads it.
+	name, err := os.ReadFile(inPod)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return metav1.NamespaceDefault, nil
+	case err != nil:
+		return "", fmt.Errorf("find the pod's namespace; --leader-election-namespace says it, too: %w", err)
 	}
-	return metav1.NamespaceDefault
+	return strings.TrimSpace(string(name)), nil
 }
 
 // A part is one of the hub's jobs, added to the manager before it starts.

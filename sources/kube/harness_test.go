@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
 	workv1 "open-cluster-management.io/api/work/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -28,6 +30,7 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/pkg/api/apitest"
 	"github.com/fleetcast-io/fleetcast/pkg/api/crds"
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/sources"
 	"github.com/fleetcast-io/fleetcast/sources/kube"
 )
@@ -50,6 +53,8 @@ type hub struct {
 	source  *kube.Source
 	broker  *mem.Broker
 	cluster string // A namespace of this test.
+	stop    func() // Ends the hub in order, once.
+	writes  writes
 
 	mu      sync.Mutex
 	changed int // How often the source named a work of cluster as changed.
@@ -71,22 +76,28 @@ func startHub(t *testing.T, o mem.Options) *hub {
 // startHubOf is startHub for a cluster that has works already, as a restart is.
 func startHubOf(t *testing.T, cluster string, o mem.Options) *hub {
 	t.Helper()
-	server := apitest.Shared(t)
+	return startHubWith(t, apitest.Shared(t).Config(), cluster, o, kube.Options{})
+}
+
+// startHubWith is startHubOf on an API server of the test's choice.
+func startHubWith(t *testing.T, cfg *rest.Config, cluster string, o mem.Options, ko kube.Options) *hub {
+	t.Helper()
 	scheme := api.NewScheme()
-	direct, err := client.New(server.Config(), client.Options{Scheme: scheme})
+	direct, err := client.New(cfg, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &hub{Client: direct, t: t, broker: mem.NewBroker(o), cluster: cluster}
-	h.installCRD()
-
-	mgr, err := manager.New(server.Config(), manager.Options{
+	h.installCRDs()
+	watched := rest.CopyConfig(cfg)
+	watched.Wrap(h.writes.watch)
+	mgr, err := manager.New(watched, manager.Options{
 		Scheme: scheme, Logger: logr.Discard(), Metrics: metricsserver.Options{BindAddress: "0"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.source, err = kube.New(t.Context(), mgr, sourceID, kube.Options{}); err != nil {
+	if h.source, err = kube.New(t.Context(), mgr, sourceID, ko); err != nil {
 		t.Fatal(err)
 	}
 	transport := h.broker.Open(brokers.Config{Role: brokers.RoleSource, Name: sourceID})
@@ -99,18 +110,26 @@ func startHubOf(t *testing.T, cluster string, o mem.Options) *hub {
 		}
 		d.Changed(k)
 	})
-	if err := mgr.Add(manager.RunnableFunc(d.Run)); err != nil {
+	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		saving, end := context.WithCancel(context.WithoutCancel(ctx))
+		saved := make(chan error, 1)
+		go func() { saved <- h.source.Run(saving) }()
+		err := d.Run(ctx)
+		end()
+		return errors.Join(err, <-saved)
+	})); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
+	h.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("manager: %v", err)
 		}
 	})
+	t.Cleanup(h.stop)
 	h.eventually("the dispatcher runs", func() error {
 		if !h.source.Loaded() {
 			return errors.New("the source is not loaded")
@@ -120,29 +139,71 @@ func startHubOf(t *testing.T, cluster string, o mem.Options) *hub {
 	return h
 }
 
-func (h *hub) installCRD() {
-	h.t.Helper()
-	const name = "manifestworks.work.open-cluster-management.io"
-	for _, crd := range crds.Hub() {
-		if crd.Name != name {
-			continue
-		}
-		if err := h.Create(h.t.Context(), crd); err != nil && !apierrors.IsAlreadyExists(err) {
-			h.t.Fatal(err)
-		}
-	}
-	h.eventually("the CRD is served", func() error {
-		crd := &apiextensionsv1.CustomResourceDefinition{}
-		if err := h.Get(h.t.Context(), client.ObjectKey{Name: name}, crd); err != nil {
-			return err
-		}
-		for _, c := range crd.Status.Conditions {
-			if c.Type == apiextensionsv1.Established && c.Status == apiextensionsv1.ConditionTrue {
-				return h.List(h.t.Context(), &workv1.ManifestWorkList{})
+// writes counts what a hub writes, by the resource and its subresource.
+type writes struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+func (w *writes) watch(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		for _, resource := range []string{"/agents", "/manifestworks"} {
+			if _, path, ok := strings.Cut(r.URL.Path, resource); ok && r.Method != http.MethodGet {
+				w.mu.Lock()
+				if w.count == nil {
+					w.count = map[string]int{}
+				}
+				what := strings.TrimPrefix(resource, "/")
+				if strings.HasSuffix(path, "/status") {
+					what += "/status"
+				}
+				w.count[what]++
+				w.mu.Unlock()
 			}
 		}
-		return errors.New("not established")
+		return next.RoundTrip(r)
 	})
+}
+
+// of counts the writes of a resource.
+func (w *writes) of(resource string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count[resource]
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func (h *hub) installCRDs() {
+	h.t.Helper()
+	for kind, list := range map[string]client.ObjectList{
+		"ManifestWork": &workv1.ManifestWorkList{}, "Agent": &v1alpha1.AgentList{},
+	} {
+		var name string
+		for _, crd := range crds.Hub() {
+			if crd.Spec.Names.Kind != kind {
+				continue
+			}
+			name = crd.Name
+			if err := h.Create(h.t.Context(), crd); err != nil && !apierrors.IsAlreadyExists(err) {
+				h.t.Fatal(err)
+			}
+		}
+		h.eventually("the CRD is served", func() error {
+			crd := &apiextensionsv1.CustomResourceDefinition{}
+			if err := h.Get(h.t.Context(), client.ObjectKey{Name: name}, crd); err != nil {
+				return err
+			}
+			for _, c := range crd.Status.Conditions {
+				if c.Type == apiextensionsv1.Established && c.Status == apiextensionsv1.ConditionTrue {
+					return h.List(h.t.Context(), list)
+				}
+			}
+			return errors.New("not established")
+		})
+	}
 }
 
 // eventually fails the test if what does not become nil in time.

@@ -1,13 +1,10 @@
 package kube
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	toolscache "k8s.io/client-go/tools/cache"
 	workv1 "open-cluster-management.io/api/work/v1"
@@ -15,9 +12,6 @@ import (
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
-
-// maxTombstones bounds what is remembered of works that vanished unconfirmed.
-const maxTombstones = 10000
 
 // A record is what this process knows of one work beside its object.
 type record struct {
@@ -40,6 +34,11 @@ type record struct {
 	managed bool
 	// confirmed says that the cluster confirmed the deletion.
 	confirmed bool
+	// fate is what the breaker made of the deletion.
+	fate fate
+	// digest and status are those of the work as Held saw it last.
+	digest digested
+	status hashed
 }
 
 // recordOf returns the record of a work. Only the cache's events make and drop
@@ -135,36 +134,34 @@ func (s *Source) seen(w *workv1.ManifestWork, changed bool) {
 	if !ok {
 		rec = &record{}
 		s.records[string(w.UID)] = rec
+		s.clusterOf(w.Namespace).deletions.works++
 	}
 	rec.managed = rec.managed || hasFinalizer(w)
 	if rec.written != nil && !older(w, rec.written) {
 		rec.written = nil
 	}
+	s.classify(w, rec)
 	notify := s.changed
+	// A confirmed deletion is not sent again for its finalizer being gone.
+	changed = changed && !rec.confirmed
 	s.mu.Unlock()
 	if changed && notify != nil {
 		notify(key(w))
 	}
 }
 
-// publishable says whether the cluster shall see the difference, or the work
-// lost its finalizer and needs it again.
+// publishable says whether the cluster shall see the difference, which is what
+// changes the work's generation or digest; or the work lost its finalizer and
+// needs it again, or its withheld deletion was confirmed.
 func publishable(old, w *workv1.ManifestWork) bool {
-	return old.Generation != w.Generation ||
-		old.DeletionTimestamp.IsZero() != w.DeletionTimestamp.IsZero() ||
-		hasFinalizer(old) && !hasFinalizer(w) ||
-		!maps.Equal(old.Labels, w.Labels) ||
-		!maps.Equal(published(old.Annotations), published(w.Annotations))
-}
-
-// published leaves out the annotation that never leaves the hub.
-func published(annotations map[string]string) map[string]string {
-	if _, ok := annotations[corev1.LastAppliedConfigAnnotation]; !ok {
-		return annotations
+	if old.DeletionTimestamp.IsZero() != w.DeletionTimestamp.IsZero() || generation(old) != generation(w) ||
+		hasFinalizer(old) && !hasFinalizer(w) {
+		return true
 	}
-	out := maps.Clone(annotations)
-	delete(out, corev1.LastAppliedConfigAnnotation)
-	return out
+	if w.DeletionTimestamp != nil {
+		return !confirmedByOperator(old) && confirmedByOperator(w)
+	}
+	return !contentOf(old).equal(contentOf(w))
 }
 
 func (s *Source) deleted(obj any) {
@@ -177,43 +174,59 @@ func (s *Source) deleted(obj any) {
 	}
 	held := s.holds(w)
 	s.mu.Lock()
-	rec, notify := s.records[string(w.UID)], s.changed
-	delete(s.records, string(w.UID))
-	unconfirmed := held && rec != nil && (rec.managed || hasFinalizer(w))
+	id, notify := string(w.UID), s.changed
+	rec := s.records[id]
+	if rec == nil {
+		s.mu.Unlock()
+		return
+	}
+	unconfirmed := held && (rec.managed || hasFinalizer(w))
+	publish := unconfirmed && s.vanished(w, rec, notify != nil)
+	delete(s.records, id)
+	d := &s.clusterOf(w.Namespace).deletions
+	d.works--
+	d.left(id)
+	s.forget(w.Namespace)
 	s.mu.Unlock()
-	// A replica that does not lead cannot tell a forced removal from one that
-	// the leader confirmed.
-	if unconfirmed && notify != nil {
-		s.bury(w)
+	if publish {
 		notify(key(w))
 	}
 }
 
-// bury remembers a work that vanished before its cluster confirmed.
-func (s *Source) bury(w *workv1.ManifestWork) {
-	log := s.log.With("cluster", w.Namespace, "work", w.Name, "id", w.UID)
-	dead := w.DeepCopy()
-	if dead.DeletionTimestamp == nil {
-		// The API server counts a deletion as a generation, unless the object
-		// is gone at once.
-		now := metav1.NewTime(time.Now().UTC())
-		dead.DeletionTimestamp = &now
-		dead.Generation++
+// vanished counts a deletion that nobody confirmed here, and says whether it is
+// buried, to be published. A replica that does not lead cannot tell a forced
+// removal from one that the leader confirmed. One that the breaker withholds is
+// not published: the work stays on the cluster, unclaimed. The caller holds mu.
+func (s *Source) vanished(w *workv1.ManifestWork, rec *record, leads bool) bool {
+	id, c := string(w.UID), s.clusterOf(w.Namespace)
+	at := time.Now()
+	if w.DeletionTimestamp != nil {
+		at = w.DeletionTimestamp.Time
 	}
-	b, err := codec.NewBundle(s.id, dead)
-	if err != nil {
-		log.Warn("work was removed by force and its deletion cannot be published; its objects stay on the cluster", "err", err)
-		return
+	if !leads {
+		if rec.fate != withheld {
+			c.deletions.pass(passing{id: id, at: at})
+		}
+		return false
 	}
-	s.mu.Lock()
-	full := len(s.tombstones) >= maxTombstones
-	if !full {
-		s.tombstones[b.ID] = b
+	switch {
+	case s.breaker.disabled() || confirmedByOperator(w):
+		rec.fate = passed
+	case rec.fate == alive:
+		rec.fate = undecided
+		c.deletions.enlist(id, at)
 	}
-	s.mu.Unlock()
-	if full {
-		log.Warn("work was removed by force and too many others were too; its objects stay on the cluster", "remembered", maxTombstones)
-		return
+	if rec.fate == undecided {
+		s.judge(w.Namespace, &c.deletions)
 	}
-	log.Warn("work was removed by force before its cluster confirmed; publishing its deletion until it does")
+	if rec.fate == withheld {
+		s.log.Warn("work was removed by force while its deletion was withheld; it stays on the cluster, unclaimed",
+			"cluster", w.Namespace, "work", w.Name, "id", id)
+		return false
+	}
+	if !s.bury(w, at) {
+		return false
+	}
+	s.attendNow(w.Namespace)
+	return true
 }

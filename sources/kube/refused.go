@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,7 +65,11 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 		}
 		return fmt.Errorf("write the %s condition of work %s/%s: %w", api.ConditionDispatched, w.Namespace, w.Name, err)
 	}
-	if reason != nil {
+	switch {
+	case reason == nil:
+	case c.Reason == api.ReasonDeletionWithheld:
+		s.noteLimited(w, c.Reason, "Dispatch", c.Message)
+	default:
 		s.events.Eventf(w, nil, corev1.EventTypeWarning, c.Reason, "Dispatch", "%s", c.Message)
 	}
 	return nil
@@ -138,6 +143,10 @@ func dispatched(generation int64, reason error) metav1.Condition {
 	}
 	advice := "Correct the work: its cluster keeps the last generation that could be sent."
 	switch {
+	case errors.Is(reason, sources.ErrWithheld):
+		c.Reason = api.ReasonDeletionWithheld
+		advice = "If it is meant, run fleetcast confirm works for this cluster, or annotate the work: " + api.ConfirmDeletionAnnotation + "=true. " +
+			"That is possible also while its namespace is being deleted. The work stays on its cluster until then."
 	case sources.TooLarge(reason):
 		c.Reason = api.ReasonTooLarge
 		advice = "Split the manifests over several works, shorten labels and annotations, or raise the broker's message size limit."

@@ -81,24 +81,6 @@ func (s *Source) Report(ctx context.Context, r codec.Report) (sources.Verdict, e
 	return verdict, err
 }
 
-// reportOnTombstone takes the confirmation of a deletion whose object was
-// removed by force.
-func (s *Source) reportOnTombstone(r codec.Report, gone bool) sources.Verdict {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.tombstones[r.ID]
-	switch {
-	case !ok:
-		return sources.Unknown
-	case b.Cluster != r.Cluster:
-		return sources.Foreign
-	case !gone || r.Generation < b.Generation:
-		return sources.Stale
-	}
-	delete(s.tombstones, r.ID)
-	return sources.Accepted
-}
-
 // confirm takes the finalizer off a work whose cluster says that its objects
 // are gone. It does not believe that of an earlier generation than is being
 // deleted: that cluster may have something newer on its way than what it speaks
@@ -132,7 +114,9 @@ func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Re
 	}
 	if verdict == sources.Stale {
 		s.setConfirmed(r.ID, false)
+		return verdict, nil
 	}
+	s.settle(w)
 	return verdict, nil
 }
 

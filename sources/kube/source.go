@@ -11,27 +11,43 @@
 //
 // A work gets api.WorkFinalizer before it is published for the first time, so
 // its object stays until its cluster confirmed the deletion. A work whose
-// finalizer somebody removed by force is remembered in memory with its whole
-// identity, and the deletion is published until it is confirmed. That memory
-// does not outlast this process, and a replica that does not lead keeps none.
+// finalizer somebody removed by force is remembered with its whole identity, as a
+// tombstone, and the deletion is published until it is confirmed. Tombstones are
+// in the status of the cluster's Agent, so they outlast this process; those that
+// the cluster confirmed stay there for a while, for an agent that comes back with
+// older data of its own.
+//
+// Nothing is deleted for being absent. A work that was removed by force while no
+// hub ran cannot be known: it stays on its cluster and shows as unclaimed, until
+// an operator names it in the spec of the Agent.
+//
+// Of many deletions at once those beyond the [Breaker] are withheld until the
+// works are annotated, also where their namespace is being deleted. The condition
+// on the work keeps that decision. A work that is removed by force while its
+// deletion is withheld, or beyond the limit, becomes an unclaimed one.
 //
 // # Replicas
 //
 // A Source writes only when a Dispatcher calls it. A replica that waits for
-// leadership has a Source too, for its warm cache, and starts its dispatcher
-// once it leads.
+// leadership has a Source too, for its warm cache, and starts its dispatcher and
+// Run once it leads.
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/client-go/util/workqueue"
 	workv1 "open-cluster-management.io/api/work/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -39,6 +55,7 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/sources"
 )
 
@@ -52,37 +69,60 @@ const byUID = "metadata.uid"
 type Options struct {
 	// Log is where the source tells what an operator acts on. Default: nowhere.
 	Log *slog.Logger
+
+	// Namespace is where the lifetime of the source is kept. Default: default.
+	Namespace string
+
+	// Breaker says how many works may be deleted at once. Default:
+	// DefaultBreaker.
+	Breaker *Breaker
 }
 
-// A Source is the works of one hub. It implements sources.Source and
-// sources.Refuser. Make one with New.
+// A Source is the works of one hub. It implements sources.Source and all that a
+// source may be besides: Refuser, Lifetime, Roster and Noter. Make one with New.
 type Source struct {
-	id       string
-	reader   client.Reader // The cache.
-	live     client.Reader // The API server.
-	writer   client.Client
-	events   events.EventRecorder
-	informer cache.Informer
-	empty    string // The hash of an empty status.
-	log      *slog.Logger
+	id         string
+	namespace  string
+	breaker    Breaker
+	reader     client.Reader // The cache.
+	live       client.Reader // The API server.
+	writer     client.Client
+	events     events.EventRecorder
+	notes      flowcontrol.RateLimiter
+	works      toolscache.ResourceEventHandlerRegistration
+	agents     toolscache.ResourceEventHandlerRegistration
+	empty      string // The hash of an empty status.
+	log        *slog.Logger
+	coalescing time.Duration
 
-	mu         sync.Mutex
-	changed    func(sources.Key) // Nil until Notify.
-	records    map[string]*record
-	tombstones map[string]codec.Bundle
+	// digests and hashes count how many were computed.
+	digests, hashes atomic.Int64
+
+	mu       sync.Mutex
+	changed  func(sources.Key)                            // Nil until Notify.
+	queue    workqueue.TypedRateLimitingInterface[string] // Of clusters whose Agent is to be written; nil unless Run runs.
+	records  map[string]*record                           // By ID.
+	clusters map[string]*clusterRecord
 }
 
 var (
-	_ sources.Source  = (*Source)(nil)
-	_ sources.Refuser = (*Source)(nil)
+	_ sources.Source   = (*Source)(nil)
+	_ sources.Refuser  = (*Source)(nil)
+	_ sources.Lifetime = (*Source)(nil)
+	_ sources.Roster   = (*Source)(nil)
+	_ sources.Noter    = (*Source)(nil)
 )
 
 // New returns the source of all works in the hub behind c, known on the wire as
-// sourceID. It adds an index and a handler to the cache of c, which the caller
-// starts. The ManifestWork CRD must be installed.
+// sourceID. It adds an index and handlers to the cache of c, which the caller
+// starts. The CRDs of ManifestWork and Agent must be installed, and sourceID must
+// be usable as the name of an object.
 func New(ctx context.Context, c cluster.Cluster, sourceID string, o Options) (*Source, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Breaker == nil {
+		o.Breaker = &DefaultBreaker
 	}
 	empty, err := codec.HashStatus(workv1.ManifestWorkStatus{})
 	if err != nil {
@@ -90,14 +130,18 @@ func New(ctx context.Context, c cluster.Cluster, sourceID string, o Options) (*S
 	}
 	s := &Source{
 		id:         sourceID,
+		namespace:  cmp.Or(o.Namespace, metav1.NamespaceDefault),
+		breaker:    *o.Breaker,
 		reader:     c.GetCache(),
 		live:       c.GetAPIReader(),
 		writer:     c.GetClient(),
 		events:     c.GetEventRecorder(fieldManager),
+		notes:      flowcontrol.NewTokenBucketRateLimiter(noteRate, noteBurst),
 		empty:      empty,
 		log:        o.Log,
+		coalescing: coalescing,
 		records:    map[string]*record{},
-		tombstones: map[string]codec.Bundle{},
+		clusters:   map[string]*clusterRecord{},
 	}
 	err = c.GetFieldIndexer().IndexField(ctx, &workv1.ManifestWork{}, byUID, func(o client.Object) []string {
 		return []string{string(o.GetUID())}
@@ -105,18 +149,27 @@ func New(ctx context.Context, c cluster.Cluster, sourceID string, o Options) (*S
 	if err != nil {
 		return nil, fmt.Errorf("index ManifestWorks by UID: %w", err)
 	}
-	s.informer, err = c.GetCache().GetInformer(ctx, &workv1.ManifestWork{}, cache.BlockUntilSynced(false))
+	s.works, err = watch(ctx, c, &workv1.ManifestWork{}, toolscache.ResourceEventHandlerFuncs{
+		AddFunc: s.added, UpdateFunc: s.updated, DeleteFunc: s.deleted,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("watch ManifestWorks: %w", err)
 	}
-	if _, err := s.informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    s.added,
-		UpdateFunc: s.updated,
-		DeleteFunc: s.deleted,
-	}); err != nil {
-		return nil, fmt.Errorf("watch ManifestWorks: %w", err)
+	s.agents, err = watch(ctx, c, &v1alpha1.Agent{}, toolscache.ResourceEventHandlerFuncs{
+		AddFunc: s.agentAdded, UpdateFunc: s.agentUpdated, DeleteFunc: s.agentDeleted,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("watch Agents: %w", err)
 	}
 	return s, nil
+}
+
+func watch(ctx context.Context, c cluster.Cluster, of client.Object, handler toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+	informer, err := c.GetCache().GetInformer(ctx, of, cache.BlockUntilSynced(false))
+	if err != nil {
+		return nil, err
+	}
+	return informer.AddEventHandler(handler)
 }
 
 // Notify has changed called for every work that has to be published from now
@@ -128,21 +181,28 @@ func (s *Source) Notify(changed func(sources.Key)) {
 	s.changed = changed
 }
 
-// Loaded says whether the cache has all works.
-func (s *Source) Loaded() bool { return s.informer.HasSynced() }
+// Loaded says whether the source knows all works and tombstones.
+func (s *Source) Loaded() bool { return s.works.HasSynced() && s.agents.HasSynced() }
+
+// errFilling is why a source that is not loaded answers nothing.
+func (s *Source) errFilling() error {
+	what := "ManifestWorks"
+	if s.works.HasSynced() {
+		what = "Agents"
+	}
+	return fmt.Errorf("%w: the cache of %s is filling", sources.ErrNotLoaded, what)
+}
 
 // Bundle implements sources.Source. It puts the finalizer on a work that is not
-// being deleted and lacks it.
+// being deleted and lacks it. A deletion that the cluster confirmed is returned
+// as long as it is remembered.
 func (s *Source) Bundle(ctx context.Context, k sources.Key) (codec.Bundle, bool, error) {
 	w, ok, err := s.find(ctx, k.ID)
 	if err != nil {
 		return codec.Bundle{}, false, err
 	}
 	if !ok {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		b, ok := s.tombstones[k.ID]
-		return b, ok && b.Cluster == k.Cluster, nil
+		return s.bundleOfTombstone(k)
 	}
 	if w.Namespace != k.Cluster || !s.holds(w) {
 		return codec.Bundle{}, false, nil
@@ -152,55 +212,38 @@ func (s *Source) Bundle(ctx context.Context, k sources.Key) (codec.Bundle, bool,
 			return codec.Bundle{}, false, err
 		}
 	}
+	// The dispatcher needs the version that it does not send.
+	unsent := codec.Bundle{ID: k.ID, Source: s.id, Cluster: k.Cluster, Generation: generation(w)}
+	if s.withholds(w) {
+		return unsent, false, s.errWithheld()
+	}
 	b, err := codec.NewBundle(s.id, w)
 	if err != nil {
-		// The dispatcher needs the version that it gives up.
-		b = codec.Bundle{ID: k.ID, Source: s.id, Cluster: k.Cluster, Generation: generation(w)}
-		return b, false, err
+		return unsent, false, err
 	}
 	return b, true, nil
 }
 
-// Held implements sources.Source.
-//
-// The reported generation of a work is the observedGeneration of its Applied
-// condition: the agent sets it with every report of what it applied, and it is
-// in the API, so that a new leader knows it too. The hash leaves out the
-// condition that the hub itself owns.
-func (s *Source) Held(ctx context.Context, cluster string) ([]sources.Held, error) {
-	works, err := s.list(ctx, client.InNamespace(cluster))
-	if err != nil {
-		return nil, err
-	}
-	held := make([]sources.Held, 0, len(works))
-	for i := range works {
-		w := s.newest(&works[i])
-		if !s.holds(w) {
-			continue
-		}
-		hash, err := codec.HashStatus(agentStatus(w))
-		if err != nil {
-			return nil, fmt.Errorf("hash the status of work %s/%s: %w", w.Namespace, w.Name, err)
-		}
-		held = append(held, sources.Held{
-			ID:         string(w.UID),
-			Generation: generation(w),
-			Deleting:   w.DeletionTimestamp != nil,
-			Reported:   reported(w),
-			StatusHash: hash,
-		})
-	}
+func (s *Source) bundleOfTombstone(k sources.Key) (codec.Bundle, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, b := range s.tombstones {
-		if b.Cluster == cluster {
-			held = append(held, sources.Held{ID: id, Generation: b.Generation, Deleting: true, StatusHash: s.empty})
-		}
+	c := s.clusters[k.Cluster]
+	if c == nil {
+		return codec.Bundle{}, false, nil
 	}
-	return held, nil
+	t, ok := c.tombstones[k.ID]
+	if !ok {
+		return codec.Bundle{}, false, nil
+	}
+	b, err := s.bundle(k.Cluster, t)
+	if err != nil {
+		return codec.Bundle{ID: k.ID, Source: s.id, Cluster: k.Cluster, Generation: t.Generation}, false, err
+	}
+	return b, true, nil
 }
 
-// Clusters implements sources.Source: the namespaces that have works.
+// Clusters implements sources.Source: the namespaces that have works, or
+// deletions to be confirmed.
 func (s *Source) Clusters(ctx context.Context) ([]string, error) {
 	works, err := s.list(ctx)
 	if err != nil {
@@ -212,8 +255,10 @@ func (s *Source) Clusters(ctx context.Context) ([]string, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, b := range s.tombstones {
-		set[b.Cluster] = struct{}{}
+	for cluster, c := range s.clusters {
+		if c.unconfirmed() > 0 {
+			set[cluster] = struct{}{}
+		}
 	}
 	clusters := make([]string, 0, len(set))
 	for c := range set {
@@ -238,7 +283,7 @@ func (s *Source) find(ctx context.Context, id string) (*workv1.ManifestWork, boo
 // list reads the cache without copying: the works are shared with it.
 func (s *Source) list(ctx context.Context, opts ...client.ListOption) ([]workv1.ManifestWork, error) {
 	if !s.Loaded() {
-		return nil, fmt.Errorf("%w: the cache of ManifestWorks is filling", sources.ErrNotLoaded)
+		return nil, s.errFilling()
 	}
 	var works workv1.ManifestWorkList
 	if err := s.reader.List(ctx, &works, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
@@ -299,6 +344,6 @@ func agentConditions(conditions []metav1.Condition) []metav1.Condition {
 	return slices.DeleteFunc(slices.Clone(conditions), isOwn)
 }
 
-func key(w *workv1.ManifestWork) sources.Key {
-	return sources.Key{Cluster: w.Namespace, ID: string(w.UID)}
-}
+func key(w *workv1.ManifestWork) sources.Key { return keyOf(w.Namespace, string(w.UID)) }
+
+func keyOf(cluster, id string) sources.Key { return sources.Key{Cluster: cluster, ID: id} }

@@ -191,8 +191,8 @@ func TestForcedRemovalIsStillADeletion(t *testing.T) {
 			})
 			foreign := a.reportOn(b, gone())
 			foreign.Cluster = "another"
-			if got := h.report(foreign); got != sources.Foreign {
-				t.Errorf("Deleted by another cluster: %s, want %s", got, sources.Foreign)
+			if got := h.report(foreign); got != sources.Unknown {
+				t.Errorf("Deleted by another cluster: %s, want %s", got, sources.Unknown)
 			}
 			if got := h.report(a.reportOn(b, gone())); got != sources.Accepted {
 				t.Errorf("Deleted: %s, want %s", got, sources.Accepted)
@@ -225,8 +225,8 @@ func TestReCreatedWorkIsAnother(t *testing.T) {
 		t.Fatalf("both have the ID %s", b.ID)
 	}
 	late := a.reportOn(deletion, gone())
-	h.eventually("the late confirmation is of an unknown work", func() error {
-		if got := h.report(late); got != sources.Unknown {
+	h.eventually("the late confirmation says nothing new", func() error {
+		if got := h.report(late); got != sources.Unchanged {
 			return fmt.Errorf("verdict %s", got)
 		}
 		return nil

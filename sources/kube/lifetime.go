@@ -1,0 +1,68 @@
+package kube
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Keys of the ConfigMap that keeps the lifetime.
+const (
+	epochKey = "epoch"
+	termKey  = "term"
+)
+
+// Begin implements sources.Lifetime. Epoch and term are in the ConfigMap
+// fleetcast-hub-<source>: where the ConfigMaps are lost, so are the works.
+func (s *Source) Begin(ctx context.Context, above int64) (epoch string, term int64, err error) {
+	name := client.ObjectKey{Namespace: s.namespace, Name: "fleetcast-hub-" + s.id}
+	for range writeAttempts {
+		epoch, term, err = s.begin(ctx, name, above)
+		if err == nil || !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
+			break
+		}
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("begin a lead in ConfigMap %s: %w", name, err)
+	}
+	return epoch, term, nil
+}
+
+func (s *Source) begin(ctx context.Context, name client.ObjectKey, above int64) (epoch string, term int64, err error) {
+	if above == math.MaxInt64 {
+		return "", 0, errors.New("there is no higher term than the one that agents know")
+	}
+	// Not from a cache: it lags behind, and would hold all ConfigMaps.
+	have := &corev1.ConfigMap{}
+	err = s.live.Get(ctx, name, have)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", 0, err
+	}
+	exists := err == nil
+	var last int64
+	if text, ok := have.Data[termKey]; ok {
+		if last, err = strconv.ParseInt(text, 10, 64); err != nil || last < 0 || last == math.MaxInt64 {
+			return "", 0, fmt.Errorf("%s %.40q is not a term: correct it, or delete the ConfigMap to begin again", termKey, text)
+		}
+	}
+	if epoch = have.Data[epochKey]; epoch == "" {
+		epoch = rand.Text()
+	}
+	term = max(last, above) + 1
+	data := map[string]string{epochKey: epoch, termKey: strconv.FormatInt(term, 10)}
+	if !exists {
+		made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Data: data}
+		return epoch, term, s.writer.Create(ctx, made, client.FieldOwner(fieldManager))
+	}
+	// The version in it makes this fail if another replica was faster.
+	have.Data = data
+	return epoch, term, s.writer.Update(ctx, have, client.FieldOwner(fieldManager))
+}
