@@ -1,0 +1,364 @@
+package sources_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
+	"github.com/fleetcast-io/fleetcast/sources"
+	"github.com/fleetcast-io/fleetcast/sources/memory"
+)
+
+// start runs a dispatcher of src with a session, and returns what it said to
+// clusters only if the test asks.
+func start(t *testing.T, src *memory.Source, f *fakeTransport, o sources.Options) *sources.Dispatcher {
+	t.Helper()
+	d := run(t, src, f, o)
+	src.Notify(d.Changed)
+	f.ready()
+	return d
+}
+
+func expectTalk(t *testing.T, reason string, got []string, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", reason, diff)
+	}
+}
+
+func TestDigestsThatMatchEndTheConversation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		expectTalk(t, "nothing on either side", a.talk(), "match, 0 unclaimed")
+		for i := range 100 {
+			a.takes(put(t, src, "c1", fmt.Sprint("w", i)))
+		}
+		pass(time.Second)
+		expectTalk(t, "100 works that the cluster has", a.talk(), "match, 0 unclaimed")
+	})
+}
+
+func TestDigestsThatDiffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		a.pageSize = 2
+		for i := range 100 {
+			b := put(t, src, "c1", fmt.Sprint("w", i))
+			a.takes(b)
+			a.reports(b)
+		}
+		a.syncs()
+		// Everything that can differ, and was not heard of.
+		newer := put(t, src, "c1", "w1")
+		missing := put(t, src, "c1", "new")
+		gone := remove(t, src, "c1", "w2")
+		never := remove(t, src, "c1", "w3")
+		delete(a.holds, never.ID)
+		corrupt := a.holds[id("c1", "w4")]
+		corrupt.Digest[0]++
+		a.holds[corrupt.ID] = corrupt
+		unheard := a.holds[id("c1", "w5")]
+		unheard.Status = "another"
+		a.holds[unheard.ID] = unheard
+		want := []string{
+			"differs", unheard.ID + " status?", fmt.Sprintf("%s@1", corrupt.ID), fmt.Sprintf("%s@2", newer.ID),
+			fmt.Sprintf("%s@1", missing.ID), fmt.Sprintf("%s@2 deleted", gone.ID), fmt.Sprintf("%s@2 deleted", never.ID),
+		}
+		pass(5 * time.Second)
+		got := a.talk()
+		if diff := cmp.Diff(slices.Sorted(slices.Values(want)), got); diff != "" {
+			t.Errorf("exactly what differs is sent (-want +got):\n%s", diff)
+		}
+		for _, b := range []codec.Bundle{gone, never} {
+			a.reports(b)
+		}
+		a.reports(put(t, src, "c1", "w5"))
+		a.talk()
+		a.syncs()
+	})
+}
+
+// TestEmptySourceDeletesNothing: what the source does not know stays where it
+// is, is told once, and is matched from then on.
+func TestEmptySourceDeletesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before, f := memory.New(sourceID), &fakeTransport{}
+		a := newScripted(t, f, "c1")
+		for i := range 20 {
+			a.takes(put(t, before, "c1", fmt.Sprint("w", i)))
+		}
+		src := memory.New(sourceID)
+		start(t, src, f, sources.Options{})
+		expectTalk(t, "it asks for all", a.talk(), "differs")
+		expectTalk(t, "and leaves it", a.talk(), "match, 20 unclaimed")
+		pass(5 * time.Second)
+		state, ok := src.Agent("c1")
+		if !ok || len(state.Unclaimed) != 20 || !state.InSync || !state.Online {
+			t.Errorf("roster says %+v, %v; want 20 unclaimed works of a cluster that is online and in sync", state, ok)
+		}
+
+		// One of them is put again, another one is deleted by name.
+		put(t, src, "c1", "w3")
+		expectTalk(t, "what is put as it was is claimed", a.talk(), "match, 19 unclaimed")
+		put(t, src, "c1", "w4")
+		gone := remove(t, src, "c1", "w4")
+		pass(time.Second)
+		a.talk()
+		a.reports(gone)
+		expectTalk(t, "the bucket is told anew", a.talk(), "match, 18 unclaimed")
+		pass(5 * time.Second)
+		if state, _ := src.Agent("c1"); len(state.Unclaimed) != 18 {
+			t.Errorf("roster says %d unclaimed works, want 18", len(state.Unclaimed))
+		}
+	})
+}
+
+// TestTombstoneIsSentForALateCopy: the source remembers the deletion although
+// the cluster confirmed it.
+func TestTombstoneIsSentForALateCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		live := put(t, src, "c1", "w")
+		gone := remove(t, src, "c1", "w")
+		a.reports(gone)
+		a.syncs()
+		a.takes(live)
+		expectTalk(t, "the copy is deleted again", a.talk(), "differs", gone.ID+"@2 deleted")
+		expectTalk(t, "while it is on its way out it is excused", a.talk(), "differs")
+		expectTalk(t, "and not unclaimed", a.talk(), "match, 0 unclaimed")
+		a.reports(gone)
+		a.talk()
+		a.syncs()
+	})
+}
+
+// TestClusterAhead: a source restored from a backup rolls nothing back, and is
+// in sync with clusters that are ahead of it.
+func TestClusterAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		a := newScripted(t, f, "c1")
+		a.takes(put(t, src, "c1", "w"))
+		a.takes(put(t, src, "c1", "other"))
+		backup := src.Snapshot()
+		a.takes(put(t, src, "c1", "w"))
+		start(t, backup, f, sources.Options{})
+		pass(time.Second)
+		a.talk()
+		expectTalk(t, "the older version is not sent", a.talk(), "match, 0 unclaimed")
+		put(t, backup, "c1", "w")
+		now := put(t, backup, "c1", "w")
+		pass(time.Second)
+		a.talk()
+		if got := a.holds[now.ID].Generation; got != 3 {
+			t.Errorf("the cluster has generation %d, want the source's newest: 3", got)
+		}
+		a.syncs()
+	})
+}
+
+// picky is a source that cannot, or may not, give some works away.
+type picky struct {
+	*memory.Source
+
+	mu  sync.Mutex
+	err map[string]error // By ID.
+}
+
+func (s *picky) set(id string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = map[string]error{id: err}
+}
+
+func (s *picky) Bundle(ctx context.Context, k sources.Key) (codec.Bundle, bool, error) {
+	b, held, err := s.Source.Bundle(ctx, k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if why := s.err[k.ID]; why != nil {
+		return codec.Bundle{Generation: b.Generation}, false, why
+	}
+	return b, held, err
+}
+
+func (s *picky) Held(ctx context.Context, cluster string) ([]sources.Held, error) {
+	held, err := s.Source.Held(ctx, cluster)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range held {
+		held[i].Withheld = errors.Is(s.err[held[i].ID], sources.ErrWithheld)
+	}
+	return held, err
+}
+
+func TestWhatIsNotSentIsExcused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reason string
+		err    error
+	}{
+		"withheld": {"a deletion waits for its confirmation", fmt.Errorf("breaker: %w", sources.ErrWithheld)},
+		"refused":  {"the newest state cannot be sent", fmt.Errorf("encode: %w", codec.ErrMetadataTooLarge)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, f := &picky{Source: memory.New(sourceID)}, &fakeTransport{}
+				d := run(t, src, f, sources.Options{})
+				src.Notify(d.Changed)
+				f.ready()
+				a := newScripted(t, f, "c1")
+				a.takes(put(t, src.Source, "c1", "w"))
+				a.syncs()
+				src.set(id("c1", "w"), tc.err)
+				gone := remove(t, src.Source, "c1", "w")
+				pass(time.Second)
+				a.talk()
+				expectTalk(t, tc.reason+", and the cluster is in sync", a.talk(), "match, 0 unclaimed")
+				// The reason goes away; nothing of the work changes.
+				src.set("", nil)
+				d.Changed(sources.Key{Cluster: "c1", ID: gone.ID})
+				pass(time.Second)
+				expectTalk(t, "now it is sent", a.talk(), "differs", gone.ID+"@2 deleted")
+			})
+		})
+	}
+}
+
+// TestConfirmedWhileAway: the deletion is withheld, its cluster goes away, and
+// it is confirmed. The cluster gets it when it returns.
+func TestConfirmedWhileAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := &picky{Source: memory.New(sourceID)}, &fakeTransport{}
+		d := run(t, src, f, sources.Options{})
+		src.Notify(d.Changed)
+		f.ready()
+		a := newScripted(t, f, "c1")
+		a.takes(put(t, src.Source, "c1", "w"))
+		a.syncs()
+		src.set(id("c1", "w"), sources.ErrWithheld)
+		gone := remove(t, src.Source, "c1", "w")
+		pass(time.Second)
+		a.talk()
+		a.beats(false)
+		src.set("", nil)
+		d.Changed(sources.Key{Cluster: "c1", ID: gone.ID})
+		pass(time.Minute)
+		expectTalk(t, "when it returns", a.talk(), "differs", gone.ID+"@2 deleted")
+	})
+}
+
+// TestTooLargeIsExcusedForTheSession: another session may have other limits.
+func TestTooLargeIsExcusedForTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := memory.New(sourceID)
+		var small sync.Mutex
+		limit := true
+		f := &fakeTransport{publish: func(_ brokers.Topic, m codec.Message) error {
+			small.Lock()
+			defer small.Unlock()
+			if _, ok := m.(codec.Bundle); ok && limit {
+				return brokers.ErrTooLarge
+			}
+			return nil
+		}}
+		start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		b := put(t, src, "c1", "w")
+		pass(time.Second)
+		a.talk()
+		expectTalk(t, "what cannot be sent does not keep it from being in sync", a.talk(), "match, 0 unclaimed")
+		small.Lock()
+		limit = false
+		small.Unlock()
+		f.sub.Ready(brokers.Session{})
+		pass(time.Second)
+		expectTalk(t, "in another session", a.talk(), "differs", b.ID+"@1")
+		a.syncs()
+	})
+}
+
+// TestDigestsAreAnsweredWithPauses: an agent that sends digests in a loop gets
+// an answer per pause and delays nobody.
+func TestDigestsAreAnsweredWithPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTransport{}
+		start(t, memory.New(sourceID), f, sources.Options{})
+		loud, other := newScripted(t, f, "c1"), newScripted(t, f, "c2")
+		for range 100 {
+			loud.digest()
+		}
+		if got := len(loud.heard()); got != 1 {
+			t.Errorf("%d answers at once, want 1", got)
+		}
+		other.digest()
+		if got := len(other.heard()); got != 1 {
+			t.Errorf("another cluster got %d answers, want 1", got)
+		}
+		pass(time.Minute)
+		if got := len(loud.heard()); got != 1 {
+			t.Errorf("%d more answers, want 1: what was said meanwhile is one digest", got)
+		}
+	})
+}
+
+// TestDigestOnAnotherLane: digests are for one source, and a cluster is who the
+// broker says it is.
+func TestDigestOnAnotherLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTransport{}
+		d := start(t, memory.New(sourceID), f, sources.Options{})
+		set := digest.NewSet(digest.Key{1})
+		m := codec.Digest{Agent: "a", Instance: digest.Key{1}, Spec: set.Root(), Status: set.Root()}
+		for _, from := range []brokers.Topic{
+			{Lane: brokers.ToAllSources, Cluster: "c1"},
+			{Lane: brokers.ToSource, Source: "hub2", Cluster: "c1"},
+		} {
+			if got := f.deliver(t, from, encode(t, m, codec.Announce)); got.String() != "rejected" {
+				t.Errorf("a digest on the lane of %s is %s, want rejected", from, got)
+			}
+		}
+		if got := f.take(); got != nil {
+			t.Errorf("answered with %v", got)
+		}
+		if n := countEvents(t, d, "mismatch"); n != 2 {
+			t.Errorf("%v events counted as mismatch, want 2", n)
+		}
+	})
+}
+
+// TestDigestWaitsForTheSource: a source that is not loaded answers nobody.
+func TestDigestWaitsForTheSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		run(t, src, f, sources.Options{})
+		f.ready()
+		src.fail(sources.ErrNotLoaded)
+		a := newScripted(t, f, "c1")
+		a.digest()
+		pass(time.Minute)
+		if got := a.heard(); len(got) > 0 {
+			t.Errorf("it was told %v by a source that is not loaded", got)
+		}
+		src.fail(nil)
+		pass(2 * time.Minute)
+		if got := a.heard(); len(got) == 0 {
+			t.Error("no answer once the source is loaded")
+		}
+	})
+}
