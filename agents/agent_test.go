@@ -350,6 +350,14 @@ func (b *bigReports) Apply(ctx context.Context, bundle codec.Bundle, last codec.
 	if _, err := b.cluster.Apply(ctx, bundle, last); err != nil {
 		return codec.Report{}, err
 	}
+	return bigReport(bundle)
+}
+
+func (b *bigReports) Observe(_ context.Context, bundle codec.Bundle, _ codec.Report) (codec.Report, error) {
+	return bigReport(bundle)
+}
+
+func bigReport(bundle codec.Bundle) (codec.Report, error) {
 	s := workv1.ManifestWorkStatus{Conditions: []metav1.Condition{{Type: "Applied", Status: metav1.ConditionTrue, Reason: "Imagined"}}}
 	for i := range 100 {
 		s.ResourceStatus.Manifests = append(s.ResourceStatus.Manifests, workv1.ManifestCondition{

@@ -139,17 +139,30 @@ func (f *failing) Commit(c agents.Changes) error {
 	return f.Volatile.Commit(c)
 }
 
+// fail has the next commits fail, and none if n is 0.
+func (f *failing) fail(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next = nil
+	for range n {
+		f.next = append(f.next, errors.New("no space left on device"))
+	}
+}
+
 // A bench is an agent on a bench: a broker, and the source's end of it.
 type bench struct {
 	t       *testing.T
 	broker  *mem.Broker
 	cluster *cluster
+	applier agents.Applier // Default: cluster.
+	will    *brokers.Will  // Of the agent.
 	store   *failing
 	source  brokers.Transport
 
 	mu        sync.Mutex
 	reports   []codec.Report
 	questions []codec.SpecResync
+	hubs      map[string]*hub // Sources that know digests.
 }
 
 func newBench(t *testing.T) *bench {
@@ -166,7 +179,7 @@ func (b *bench) listen(source string) brokers.Transport {
 	done.Go(func() {
 		err := transport.Subscribe(ctx, brokers.Subscription{
 			Filters: []brokers.Filter{{Lane: brokers.ToSource, Source: source, Cluster: brokers.Any}},
-			Handle: brokers.Sync(func(_ context.Context, _ brokers.Topic, e event.Event) error {
+			Handle: brokers.Sync(func(_ context.Context, from brokers.Topic, e event.Event) error {
 				_, m, err := codec.Decode(e)
 				if err != nil {
 					b.t.Errorf("agent sent what cannot be decoded: %v", err)
@@ -179,6 +192,9 @@ func (b *bench) listen(source string) brokers.Transport {
 					b.reports = append(b.reports, m)
 				case codec.SpecResync:
 					b.questions = append(b.questions, m)
+				}
+				if h := b.hubs[source]; h != nil {
+					h.hear(from, m)
 				}
 				return nil
 			}),
@@ -202,8 +218,12 @@ func (b *bench) run(o agents.Options) (*agents.Agent, func()) {
 	if o.Sources == nil {
 		o.Sources = []string{"hub1"}
 	}
-	transport := b.broker.Open(brokers.Config{Role: brokers.RoleAgent, Name: "c1"})
-	a, err := agents.New("c1", b.store, b.cluster, transport, o)
+	transport := b.broker.Open(brokers.Config{Role: brokers.RoleAgent, Name: "c1", Will: b.will})
+	applier := b.applier
+	if applier == nil {
+		applier = b.cluster
+	}
+	a, err := agents.New("c1", b.store, applier, transport, o)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -71,32 +71,35 @@ func (a *Agent) answer(dr *draft, k Key, hash string, listed, all bool) bool {
 		if r.Gone() {
 			return false
 		}
-	case !listed, hash == r.status():
+	case !listed, normal(hash) == r.status():
 		return false
 	case r.Gone() && recurs(k.ID) && slices.Contains(noStatus, hash):
 		return false
-	case dr.refusal(k).holds(hash):
+	case dr.refusal(k).is(hash):
 		return false
 	}
 	dr.put(k, r.with(a.report(r.Report, dr.issue())))
 	return true
 }
 
-// insist has a source told again of a version that cannot be read, unless it
-// holds that status, or the one that the agent told of the version that it has:
-// then it does not take the refusal for one of its work's newest version.
+// insist has a source told again of a version that cannot be read, if it holds
+// neither that status nor the one of the version that the agent has. If it holds
+// the latter, it does not take the refusal for one of its work's newest version.
 func (a *Agent) insist(dr *draft, k Key, hash string) bool {
 	next := *dr.refusal(k)
-	if hash == next.report.Hash || next.moot {
-		return false
-	}
-	if r := dr.get(k); r != nil && r.Report.ID != "" && hash == r.status() {
+	held := dr.get(k)
+	switch {
+	case next.unsent:
+		return false // It is on its way.
+	case next.is(hash):
+		next.moot = false
+	case held != nil && held.Report.ID != "" && normal(hash) == held.status():
 		next.moot = true
-	} else {
+	case !next.moot:
 		next.report, next.unsent = a.report(next.report, dr.issue()), true
 	}
 	dr.refuse(k, &next)
-	return !next.moot
+	return next.unsent
 }
 
 // noStatus are the hashes that sources have for a work without status: that of
@@ -104,4 +107,12 @@ func (a *Agent) insist(dr *draft, k Key, hash string) bool {
 var noStatus = []string{
 	"3a4ba43801251ccdf889a3154674d23a35ab996aacfc00de92e61dbb2f5cf189",
 	"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+}
+
+// normal is the hash, but empty for a work without status.
+func normal(hash string) string {
+	if slices.Contains(noStatus, hash) {
+		return ""
+	}
+	return hash
 }

@@ -112,9 +112,8 @@ func (a *Agent) rejection(k Key, generation int64, held *Record, why error) (cod
 // version, or a newer one.
 func (r *refusal) outdated(by *Record) bool { return by != nil && !refusable(by, r.generation) }
 
-// holds says whether a source that has a status of this hash knows of the
-// refusal.
-func (r *refusal) holds(hash string) bool { return r != nil && !r.moot && r.report.Hash == hash }
+// is says whether the refusal is the status of this hash.
+func (r *refusal) is(hash string) bool { return r != nil && r.report.Hash == hash }
 
 // unsentReports are what is to be sent of one work, in the order of their
 // sequences.

@@ -91,16 +91,12 @@ func (r *Record) with(report codec.Report) *Record {
 }
 
 // status is the hash of the status that the source was told last, or is about
-// to be told.
+// to be told; empty if that is none.
 func (r *Record) status() string {
-	switch {
-	case r.Told != "":
+	if r.Told != "" {
 		return r.Told
-	case r.Report.Hash != "":
-		return r.Report.Hash
-	default:
-		return noStatus[0]
 	}
+	return normal(r.Report.Hash)
 }
 
 // end is when the source deleted the work, by its clock. Deletion timestamps
