@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"time"
 
 	workv1 "open-cluster-management.io/api/work/v1"
 
@@ -26,3 +27,12 @@ func (s *Source) Remembers(id string) bool {
 	_, ok := s.records[id]
 	return ok
 }
+
+// Coalesce has confirmed deletions wait that long to be saved.
+func (s *Source) Coalesce(d time.Duration) { s.coalescing = d }
+
+// Computed is how many content digests and status hashes Held computed.
+func (s *Source) Computed() (digests, hashes int64) { return s.digests.Load(), s.hashes.Load() }
+
+// Publishable says whether a change has a work published.
+func Publishable(old, w *workv1.ManifestWork) bool { return publishable(old, w) }

@@ -27,8 +27,9 @@ type record struct {
 
 	// sequence is that of the last report taken.
 	sequence codec.Sequence
-	// written is the work as this process wrote it last, until the cache has it.
-	written *workv1.ManifestWork
+	// latest is the work as this process saw or wrote it last. The cache may not
+	// have it yet, and who read the cache before it had it has an older one.
+	latest *workv1.ManifestWork
 	// managed says that the work once had the finalizer: it may have been
 	// published.
 	managed bool
@@ -53,20 +54,16 @@ func (s *Source) recordOf(id string) *record {
 	return &record{}
 }
 
-// newest returns what this process wrote if the cache does not have it yet,
-// and w otherwise.
+// newest returns the latest version of a work that this process knows, which is
+// w if there is no later one.
 func (s *Source) newest(w *workv1.ManifestWork) *workv1.ManifestWork {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rec := s.records[string(w.UID)]
-	if rec == nil || rec.written == nil {
+	if rec == nil || rec.latest == nil || !older(w, rec.latest) {
 		return w
 	}
-	if older(w, rec.written) {
-		return rec.written
-	}
-	rec.written = nil
-	return w
+	return rec.latest
 }
 
 // wrote remembers what the API server answered to a write.
@@ -77,8 +74,8 @@ func (s *Source) wrote(w *workv1.ManifestWork) {
 	if !ok {
 		return
 	}
-	if rec.written == nil || older(rec.written, w) {
-		rec.written = w
+	if rec.latest == nil || older(rec.latest, w) {
+		rec.latest = w
 	}
 	rec.managed = rec.managed || hasFinalizer(w)
 }
@@ -137,8 +134,8 @@ func (s *Source) seen(w *workv1.ManifestWork, changed bool) {
 		s.clusterOf(w.Namespace).deletions.works++
 	}
 	rec.managed = rec.managed || hasFinalizer(w)
-	if rec.written != nil && !older(w, rec.written) {
-		rec.written = nil
+	if rec.latest == nil || !older(w, rec.latest) {
+		rec.latest = w
 	}
 	s.classify(w, rec)
 	notify := s.changed

@@ -138,9 +138,9 @@ func isAhead(w *workv1.ManifestWork, r codec.Report) bool {
 // save writes the agent's status if it differs. ordered says that the report is
 // later than all that this process took. With Invalid the error says why.
 func (s *Source) save(ctx context.Context, w *workv1.ManifestWork, r codec.Report, ordered bool) (sources.Verdict, error) {
-	have, err := codec.HashStatus(agentStatus(w))
+	have, err := s.statusHash(w, s.recordOf(r.ID))
 	if err != nil {
-		return "", fmt.Errorf("hash the status of work %s/%s: %w", w.Namespace, w.Name, err)
+		return "", err
 	}
 	if r.Hash == have && !ahead(w) {
 		return sources.Unchanged, nil
