@@ -16,6 +16,7 @@ import (
 	"github.com/fleetcast-io/fleetcast/brokers/mem"
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 	"github.com/fleetcast-io/fleetcast/sources"
 	"github.com/fleetcast-io/fleetcast/sources/memory"
@@ -26,6 +27,7 @@ import (
 type cluster struct {
 	name      string
 	transport brokers.Transport
+	instance  digest.Key // Zero if it does not know digests.
 
 	mu       sync.Mutex
 	has      map[string]codec.Bundle
@@ -33,6 +35,8 @@ type cluster struct {
 	reports  map[string]codec.Report
 	sequence codec.Sequence
 	outbox   chan codec.Message
+	matched  digest.Short // What the source agreed to last.
+	term     int64
 }
 
 func newCluster(b *mem.Broker, name string) *cluster {
@@ -57,9 +61,15 @@ func (c *cluster) run(ctx context.Context) error {
 			}
 		}
 	}()
+	if c.instance != (digest.Key{}) {
+		go c.converse(ctx)
+	}
 	return c.transport.Subscribe(ctx, brokers.Subscription{
-		Filters: []brokers.Filter{{Lane: brokers.ToCluster, Source: sourceID, Cluster: c.name}},
-		Ready:   func(brokers.Session) { c.outbox <- c.question() },
+		Filters: []brokers.Filter{
+			{Lane: brokers.ToCluster, Source: sourceID, Cluster: c.name},
+			{Lane: brokers.ToAllClusters, Source: sourceID},
+		},
+		Ready: func(brokers.Session) { c.outbox <- c.question() },
 		Handle: brokers.Sync(func(_ context.Context, _ brokers.Topic, e event.Event) error {
 			_, m, err := codec.Decode(e)
 			if err != nil {
@@ -70,6 +80,8 @@ func (c *cluster) run(ctx context.Context) error {
 				c.take(m)
 			case codec.StatusResync:
 				c.answer(m)
+			default:
+				c.reply(m)
 			}
 			return nil
 		}),
@@ -79,11 +91,14 @@ func (c *cluster) run(ctx context.Context) error {
 // send gives up when the broker is away, as agents of OCM do: the comparisons
 // have to repair what is lost.
 func (c *cluster) send(ctx context.Context, m codec.Message) {
-	action, key := codec.Update, ""
-	if r, ok := m.(codec.Report); ok {
-		key = r.ID
-	} else {
+	action, key := codec.Announce, fmt.Sprintf("%T", m)
+	switch m := m.(type) {
+	case codec.Report:
+		action, key = codec.Update, m.ID
+	case codec.SpecResync:
 		action = codec.ResyncRequest
+	case codec.Entries:
+		key += fmt.Sprint(m.Buckets[0])
 	}
 	e, err := m.Encode(action)
 	if err != nil {
@@ -97,6 +112,9 @@ func (c *cluster) question() codec.SpecResync {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	q := codec.SpecResync{Agent: c.name, Source: sourceID, Cluster: c.name}
+	if c.instance != (digest.Key{}) {
+		q.Capabilities = []string{codec.CapDigest}
+	}
 	for id, b := range c.has {
 		q.Versions = append(q.Versions, codec.Version{ID: id, Generation: b.Generation})
 	}
@@ -152,15 +170,17 @@ func TestConverges(t *testing.T) {
 		"log":   {Log: true, Delay: 2 * time.Second, Duplicate: 0.3, Cut: 0.02},
 	} {
 		for seed := range uint64(3) {
-			t.Run(fmt.Sprintf("%s %d", name, seed), func(t *testing.T) {
-				o.Seed = seed
-				synctest.Test(t, func(t *testing.T) { converge(t, o) })
-			})
+			for _, digests := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %d digests=%v", name, seed, digests), func(t *testing.T) {
+					o.Seed = seed
+					synctest.Test(t, func(t *testing.T) { converge(t, o, digests) })
+				})
+			}
 		}
 	}
 }
 
-func converge(t *testing.T, o mem.Options) {
+func converge(t *testing.T, o mem.Options, digests bool) {
 	b := mem.NewBroker(o)
 	src := memory.New(sourceID)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -181,6 +201,9 @@ func converge(t *testing.T, o mem.Options) {
 	for i := range 5 {
 		name := fmt.Sprint("c", i)
 		clusters[name] = newCluster(b, name)
+		if digests {
+			clusters[name].instance = digest.Key{byte(i + 1)}
+		}
 		start(clusters[name].run)
 	}
 
@@ -221,6 +244,20 @@ func converge(t *testing.T, o mem.Options) {
 	defer stop()
 	if err := src.Await(deadline, func() bool { return settled(src, clusters) == "" }); err != nil {
 		t.Fatalf("no agreement within a day: %s", settled(src, clusters))
+	}
+	if !digests {
+		return
+	}
+	inSync := func() bool {
+		for name := range clusters {
+			if state, ok := src.Agent(name); !ok || !state.InSync || len(state.Unclaimed) > 0 {
+				return false
+			}
+		}
+		return true
+	}
+	if err := src.Await(deadline, inSync); err != nil {
+		t.Fatal("both ends agree, and no digest says so within a day")
 	}
 }
 
