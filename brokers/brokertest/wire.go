@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -22,7 +23,7 @@ type Wire struct {
 // cut when t ends.
 func NewWire(t *testing.T, to string) *Wire {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func (w *Wire) serve() {
 		if err != nil {
 			return
 		}
-		broker, err := net.Dial("tcp", w.to)
+		broker, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", w.to)
 		if err != nil {
 			_ = client.Close()
 			continue

@@ -5,9 +5,16 @@
 // [StartMQTT] runs mochi, an MQTT 5 broker, and StartNATS a NATS server with
 // JetStream. Fleets that need a broker which survives its machine, or more than
 // one, run a broker of their own.
-//
-// Under load, an event that is published in the very moment in which an MQTT
-// client resumes its session may wait for the client's next connection, or be
-// lost: mochi hands sessions over piece by piece. Both ends compare what they
-// hold, so that costs time.
 package embedded
+
+// Stats are a broker's traffic with its clients.
+type Stats struct {
+	// BytesIn and BytesOut came from clients and went to them. For MQTT they are
+	// all bytes but those of TLS and below; for NATS they are headers and bodies
+	// of messages, JetStream's own among them.
+	BytesIn, BytesOut int64
+
+	// MessagesIn and MessagesOut are those published and those delivered, once
+	// per subscriber and attempt; for NATS requests and answers count too.
+	MessagesIn, MessagesOut int64
+}

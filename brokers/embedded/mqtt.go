@@ -123,7 +123,7 @@ func StartMQTT(o MQTTOptions) (*MQTT, error) {
 	if err := server.AddHook(hook, nil); err != nil {
 		return fail(err)
 	}
-	l, err := listenMQTT(o.Listen, o.TLS)
+	l, err := listenMQTT(o.Listen, o.TLS, hook.ended)
 	if err != nil {
 		return fail(err)
 	}
@@ -150,10 +150,20 @@ func (m *MQTT) URL() *url.URL {
 	return &url.URL{Scheme: scheme, Host: m.listener.Addr().String()}
 }
 
-// Close disconnects all clients and writes everything to disk. It may be called
-// several times.
+// Stats are the traffic with clients since the broker was started.
+func (m *MQTT) Stats() Stats {
+	info := m.server.Info.Clone()
+	return Stats{
+		BytesIn: m.listener.traffic.in.Load(), BytesOut: m.listener.traffic.out.Load(),
+		MessagesIn: info.MessagesReceived, MessagesOut: info.MessagesSent,
+	}
+}
+
+// Close disconnects all clients, without publishing their wills, and writes
+// everything to disk. It may be called several times.
 func (m *MQTT) Close() error {
 	m.close.Do(func() {
+		m.hook.wills.close()
 		m.closeErr = errors.Join(m.server.Close(), m.hook.stopErr)
 	})
 	return m.closeErr

@@ -26,8 +26,9 @@ func TestMQTTFlow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var log sentLog
 		most := rapid.IntRange(1, 5).Draw(t, "receive maximum")
-		f := &mqttFlow{Conn: &log}
+		f := newFlow(&log, new(traffic))
 		f.limit(uint16(most))
+		f.establish()
 
 		var events, others, came, unacknowledged []uint16
 		otherCame := 0
@@ -110,8 +111,9 @@ func TestMQTTFlowPassesWhatItCannotRead(t *testing.T) {
 		{"QoS 0", "\x30\x05\x00\x01t\x00\x01"},
 	} {
 		var log sentLog
-		f := &mqttFlow{Conn: &log}
+		f := newFlow(&log, new(traffic))
 		f.limit(1)
+		f.establish()
 		for range 2 {
 			if _, err := f.Write([]byte(test.wire)); err != nil {
 				t.Fatal(err)

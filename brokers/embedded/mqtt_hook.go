@@ -23,8 +23,12 @@ import (
 //     forget the unacknowledged event that went to the client under the same
 //     number, or is refused. Here that event is put aside meanwhile.
 //   - It sends again what is unacknowledged in the order of seconds, and within
-//     one in any order, and forgets what is queued for a client in the moment
-//     in which it resumes its session: see resumptions.
+//     one in any order: see renumber.
+//   - It hands a session over piece by piece, while events are put into it and
+//     while what ends the connection before takes subscriptions, or all events,
+//     from the next: see mqttSessions. It also sends new events before the CONNACK
+//     packet: see mqttFlow.
+//   - Its wills are nobody's to refuse, and not quite what was left: see mqttWill.
 //   - An event that is larger than a client takes stays in that client's queue,
 //     and keeps it from connecting ever again. Here it is dropped.
 //   - It does not announce its packet size.
@@ -37,13 +41,14 @@ type mqttHook struct {
 	store   *mqttStore // Nil without DataDir.
 	stopErr error
 
-	resumptions resumptions
+	sessions mqttSessions
+	wills    mqttWills
 	// sequence counts events in the order in which they came.
 	sequence atomic.Int64
 	// aside holds, by *mqtt.Client, the event put aside for the packet that is
 	// being processed.
 	aside sync.Map
-	lost  atomic.Uint64
+	slow  atomic.Uint64
 }
 
 func (h *mqttHook) ID() string { return "fleetcast" }
@@ -51,7 +56,7 @@ func (h *mqttHook) ID() string { return "fleetcast" }
 func (h *mqttHook) Provides(b byte) bool {
 	switch b {
 	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPacketProcessed,
-		mqtt.OnPublish, mqtt.OnPublishDropped, mqtt.OnQosPublish, mqtt.OnQosDropped,
+		mqtt.OnPacketSent, mqtt.OnPublish, mqtt.OnPublished, mqtt.OnPublishDropped, mqtt.OnQosPublish, mqtt.OnQosDropped,
 		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect, mqtt.OnClientExpired:
 		return true
 	case mqtt.OnQosComplete, mqtt.OnSubscribed, mqtt.OnUnsubscribed, mqtt.OnRetainMessage, mqtt.OnRetainedExpired,
@@ -105,8 +110,19 @@ func (h *mqttHook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Pac
 	case packets.Connect:
 		if f := flow(cl); f != nil {
 			f.limit(pk.Properties.ReceiveMaximum)
+			if f.client != nil {
+				break // A second one, which mochi does not take.
+			}
+			var err error
+			if f.will, err = takeWill(&pk); err != nil {
+				return pk, err
+			}
 		}
 		pk.Properties.ReceiveMaximum = 0
+	case packets.Disconnect:
+		if f := flow(cl); f != nil && pk.ReasonCode == packets.CodeDisconnect.Code {
+			f.will = nil
+		}
 	case packets.Puback, packets.Pubcomp:
 		if f := flow(cl); f != nil {
 			f.acknowledged(pk.PacketID)
@@ -127,7 +143,12 @@ func (h *mqttHook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Pac
 	return pk, nil
 }
 
-func (h *mqttHook) OnPacketProcessed(cl *mqtt.Client, _ packets.Packet, _ error) { h.putBack(cl) }
+func (h *mqttHook) OnPacketProcessed(cl *mqtt.Client, _ packets.Packet, _ error) {
+	if f := flow(cl); f != nil {
+		h.routed(f)
+	}
+	h.putBack(cl)
+}
 
 func (h *mqttHook) putBack(cl *mqtt.Client) {
 	out, _ := h.aside.LoadAndDelete(cl)
@@ -136,53 +157,42 @@ func (h *mqttHook) putBack(cl *mqtt.Client) {
 	}
 }
 
-func (h *mqttHook) OnPacketEncode(_ *mqtt.Client, pk packets.Packet) packets.Packet {
+func (h *mqttHook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	if pk.FixedHeader.Type == packets.Connack {
 		pk.Properties.MaximumPacketSize = h.server.Options.Capabilities.MaximumPacketSize
+		if f := flow(cl); f != nil && pk.ReasonCode == packets.CodeSuccess.Code {
+			h.admit(f)
+		}
 	}
 	return pk
 }
 
+func (h *mqttHook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
+	if pk.FixedHeader.Type != packets.Puback && pk.FixedHeader.Type != packets.Pubrec {
+		return
+	}
+	if f := flow(cl); f != nil && f.publishing && pk.ReasonCode < packets.ErrUnspecifiedError.Code {
+		h.routes(f)
+	}
+}
+
 // OnPublish gives the event its place in the order. Mochi sorts by Created, and
 // uses it for nothing else as long as there is no MaximumMessageExpiryInterval.
-func (h *mqttHook) OnPublish(_ *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+func (h *mqttHook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	pk.Created = h.sequence.Add(1) + maxQueued
+	if f := flow(cl); f != nil {
+		f.publishing = true
+		if pk.FixedHeader.Qos == 0 {
+			h.routes(f)
+		}
+	}
 	return pk, nil
 }
 
-// OnSessionEstablish is called before a client resumes its session, if any.
-func (h *mqttHook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
-	if existing, ok := h.server.Clients.Get(cl.ID); ok && !pk.Connect.Clean {
-		h.resumptions.begin(existing, cl)
+func (h *mqttHook) OnPublished(cl *mqtt.Client, _ packets.Packet) {
+	if f := flow(cl); f != nil {
+		h.routed(f)
 	}
-}
-
-// OnSessionEstablished is called when a client has been sent its queue.
-func (h *mqttHook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
-	for _, pk := range h.resumptions.end(cl) {
-		h.send(cl, pk)
-	}
-	if h.store != nil {
-		h.store.putClient(cl)
-	}
-}
-
-// forward saves an event from a connection that was taken over.
-func (h *mqttHook) forward(old *mqtt.Client, pk packets.Packet) {
-	if pk.FixedHeader.Type != packets.Publish {
-		return
-	}
-	if now, pk, ok := h.resumptions.forward(old, pk); ok {
-		h.send(now, pk)
-	}
-}
-
-func (h *mqttHook) send(cl *mqtt.Client, pk packets.Packet) {
-	if h.store != nil {
-		h.store.putQueued(cl.ID, pk, pk.Created)
-	}
-	// If it fails, the event is in the queue for the next connection.
-	_ = cl.WritePacket(pk)
 }
 
 func (h *mqttHook) OnDisconnect(cl *mqtt.Client, _ error, expire bool) {
@@ -190,7 +200,6 @@ func (h *mqttHook) OnDisconnect(cl *mqtt.Client, _ error, expire bool) {
 	if !expire || cl.IsTakenOver() {
 		return
 	}
-	h.resumptions.forget(cl.ID)
 	if h.store != nil {
 		h.store.deleteClient(cl.ID)
 	}
@@ -200,7 +209,6 @@ func (h *mqttHook) OnDisconnect(cl *mqtt.Client, _ error, expire bool) {
 func (h *mqttHook) OnClientExpired(cl *mqtt.Client) {
 	h.server.UnsubscribeClient(cl)
 	cl.ClearInflights()
-	h.resumptions.forget(cl.ID)
 	if h.store != nil {
 		h.store.deleteClient(cl.ID)
 	}
@@ -217,9 +225,7 @@ func (h *mqttHook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, sent int64, 
 		h.log.Warn("event dropped, it is larger than the client takes", "client", cl.ID, "topic", pk.TopicName, "most", most)
 		return
 	}
-	if cl.IsTakenOver() {
-		h.forward(cl, pk)
-	} else if h.store != nil {
+	if h.store != nil {
 		h.store.putQueued(cl.ID, pk, sent)
 	}
 }
@@ -237,7 +243,7 @@ func publishSize(pk packets.Packet) int {
 // OnPublishDropped is called when a client has not read for so long that
 // mochi's queue towards it is full.
 func (h *mqttHook) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
-	if n := h.lost.Add(1); bits.OnesCount64(n) == 1 { // At powers of two.
+	if n := h.slow.Add(1); bits.OnesCount64(n) == 1 { // At powers of two.
 		h.log.Warn("event dropped, the client reads too slowly", "client", cl.ID, "topic", pk.TopicName, "dropped", n)
 	}
 }
@@ -250,9 +256,8 @@ func (h *mqttHook) OnQosComplete(cl *mqtt.Client, pk packets.Packet) {
 }
 
 func (h *mqttHook) OnQosDropped(cl *mqtt.Client, pk packets.Packet) {
-	if cl.IsTakenOver() {
-		h.forward(cl, pk)
-	} else if h.store != nil {
+	// What is dropped for a connection that was taken over is with the next.
+	if h.store != nil && !cl.IsTakenOver() {
 		h.store.deleteQueued(cl.ID, pk.PacketID)
 	}
 }

@@ -31,6 +31,8 @@ type mqttListener struct {
 	net.Listener
 
 	log     *slog.Logger
+	traffic traffic
+	ended   func(*mqttFlow) // Called when mochi is done with a connection.
 	clients sync.WaitGroup
 	accept  sync.WaitGroup
 	done    chan struct{}
@@ -42,7 +44,7 @@ type mqttListener struct {
 
 var _ listeners.Listener = (*mqttListener)(nil)
 
-func listenMQTT(address string, config *tls.Config) (*mqttListener, error) {
+func listenMQTT(address string, config *tls.Config, ended func(*mqttFlow)) (*mqttListener, error) {
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
@@ -50,7 +52,7 @@ func listenMQTT(address string, config *tls.Config) (*mqttListener, error) {
 	if config != nil {
 		l = tls.NewListener(l, config)
 	}
-	return &mqttListener{Listener: l, done: make(chan struct{}), conns: make(map[net.Conn]struct{})}, nil
+	return &mqttListener{Listener: l, ended: ended, done: make(chan struct{}), conns: make(map[net.Conn]struct{})}, nil
 }
 
 func (l *mqttListener) Init(log *slog.Logger) error {
@@ -91,7 +93,9 @@ func (l *mqttListener) Serve(establish listeners.EstablishFn) {
 		}
 		l.clients.Go(func() {
 			defer l.untrack(conn)
-			if err := establish(l.ID(), &mqttFlow{Conn: conn}); err != nil {
+			f := newFlow(conn, &l.traffic)
+			defer l.ended(f)
+			if err := establish(l.ID(), f); err != nil {
 				l.log.Debug("connection ended", "remote", conn.RemoteAddr(), "err", err)
 			}
 		})

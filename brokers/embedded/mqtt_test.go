@@ -83,19 +83,23 @@ func mqttEvent(id string, size int) event.Event {
 
 func publishMQTT(t *testing.T, tr brokers.Transport, to brokers.Topic, e event.Event) {
 	t.Helper()
-	deadline := time.After(mqttPatience)
+	if err := tryPublishMQTT(tr, to, e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryPublishMQTT(tr brokers.Transport, to brokers.Topic, e event.Event) error {
+	ctx, cancel := context.WithTimeout(context.Background(), mqttPatience)
+	defer cancel()
 	for {
-		err := tr.Publish(t.Context(), to, e)
-		if err == nil {
-			return
-		}
+		err := tr.Publish(ctx, to, e)
 		if !errors.Is(err, brokers.ErrUnavailable) {
-			t.Fatal(err)
+			return err
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
-		case <-deadline:
-			t.Fatal(err)
+		case <-ctx.Done():
+			return err
 		}
 	}
 }
@@ -234,27 +238,68 @@ func dialMQTT(t *testing.T, u *url.URL, expiry uint32) net.Conn {
 
 func dialMQTTWith(t *testing.T, u *url.URL, expiry uint32, receiveMaximum *uint16) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", u.Host)
+	c, err := tryDialMQTT(u, func(connect *packets.Connect) {
+		connect.ClientID, connect.Properties.SessionExpiryInterval = "raw", &expiry
+		connect.Properties.ReceiveMaximum = receiveMaximum
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(mqttPatience))
-	connect := packets.NewControlPacket(packets.CONNECT)
-	content := connect.Content.(*packets.Connect)
-	content.ClientID, content.KeepAlive, content.Properties.SessionExpiryInterval = "raw", 60, &expiry
-	content.Properties.ReceiveMaximum = receiveMaximum
-	if _, err := connect.WriteTo(c); err != nil {
-		t.Fatal(err)
-	}
-	p, err := packets.ReadPacket(c)
+	return c
+}
+
+// dialMQTTAs connects without clean start.
+func dialMQTTAs(t *testing.T, u *url.URL, id string, expiry uint32) net.Conn {
+	t.Helper()
+	c, err := tryDialMQTT(u, func(connect *packets.Connect) {
+		connect.ClientID, connect.Properties.SessionExpiryInterval = id, &expiry
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if connack, ok := p.Content.(*packets.Connack); !ok || connack.ReasonCode != 0 {
-		t.Fatalf("the broker answered %v to CONNECT", p)
-	}
+	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+func tryDialMQTT(u *url.URL, configure func(*packets.Connect)) (net.Conn, error) {
+	c, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Now().Add(mqttPatience))
+	connect := packets.NewControlPacket(packets.CONNECT)
+	content := connect.Content.(*packets.Connect)
+	content.KeepAlive = 60
+	configure(content)
+	if _, err := connect.WriteTo(c); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	p, err := packets.ReadPacket(c)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if connack, ok := p.Content.(*packets.Connack); !ok || connack.ReasonCode != 0 {
+		return nil, errors.Join(fmt.Errorf("the broker answered %v to CONNECT", p), c.Close())
+	}
+	return c, nil
+}
+
+func mqttID(p *packets.Publish) string {
+	i := slices.IndexFunc(p.Properties.User, func(u packets.User) bool { return u.Key == "ce-id" })
+	if i < 0 {
+		return ""
+	}
+	return p.Properties.User[i].Value
+}
+
+func acknowledgeRaw(t *testing.T, c net.Conn, number uint16) {
+	t.Helper()
+	p := packets.NewControlPacket(packets.PUBACK)
+	p.Content.(*packets.Puback).PacketID = number
+	if _, err := p.WriteTo(c); err != nil && !errors.Is(err, net.ErrClosed) {
+		t.Logf("acknowledge: %v", err)
+	}
 }
 
 func subscribeRaw(t *testing.T, c net.Conn, filter string) byte {
@@ -321,7 +366,7 @@ func TestMQTTHonoursReceiveMaximum(t *testing.T) {
 	for len(came) < n {
 		for len(unacknowledged) < min(most, n-len(came)+len(unacknowledged)) {
 			p := readPublish(t, client)
-			came = append(came, p.Properties.User[slices.IndexFunc(p.Properties.User, func(u packets.User) bool { return u.Key == "ce-id" })].Value)
+			came = append(came, mqttID(p))
 			unacknowledged = append(unacknowledged, p.PacketID)
 		}
 		// The answer would come after an event too many, if there were one.

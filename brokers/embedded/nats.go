@@ -135,6 +135,15 @@ func (n *NATS) URL() string { return n.scheme + "://" + n.address }
 // DataDir is where the streams are.
 func (n *NATS) DataDir() string { return n.dataDir }
 
+// Stats are the traffic with clients since the server was started.
+func (n *NATS) Stats() (Stats, error) {
+	v, err := n.server.Varz(nil)
+	if err != nil {
+		return Stats{}, fmt.Errorf("read statistics of NATS server: %w", err)
+	}
+	return Stats{BytesIn: v.InBytes, BytesOut: v.OutBytes, MessagesIn: v.InMsgs, MessagesOut: v.OutMsgs}, nil
+}
+
 // Server is the server itself, for what this package has no word for.
 func (n *NATS) Server() *server.Server { return n.server }
 

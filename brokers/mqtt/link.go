@@ -266,9 +266,7 @@ func (l *link) disconnect(ctx context.Context, reason byte) {
 	// A connection that is stuck must not outlive ctx, writes included.
 	defer context.AfterFunc(ctx, l.hangUp)()
 	_ = l.flush()
-	p := packets.NewControlPacket(packets.DISCONNECT)
-	p.Content.(*packets.Disconnect).ReasonCode = reason
-	if _, err := p.WriteTo(l.conn); err == nil {
+	if _, err := (&packets.Disconnect{ReasonCode: reason, Properties: &packets.Properties{}}).WriteTo(l.conn); err == nil {
 		select {
 		case <-l.ctx.Done():
 		case <-ctx.Done():

@@ -97,7 +97,7 @@ func TestConformance(t *testing.T) {
 					w := brokertest.NewWire(t, b.url.Host)
 					return open(t, &url.URL{Scheme: "mqtt", Host: w.Addr()}, c), w.Cut
 				},
-				Ignore:           []goleak.Option{goleak.IgnoreAnyFunction("github.com/mochi-mqtt/server/v2.(*Client).WriteLoop")},
+				Ignore: []goleak.Option{goleak.IgnoreAnyFunction("github.com/mochi-mqtt/server/v2.(*Client).WriteLoop")},
 			}
 			if durable {
 				h.Stop, h.Start = b.stop, b.start
