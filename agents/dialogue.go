@@ -77,6 +77,7 @@ func (d *dialogue) due(now time.Time) (turn, time.Duration) {
 		t.digest, t.list = true, d.silent >= patience && !d.listed
 		d.listed = d.listed || t.list
 		d.digestAt = time.Time{} // speaking says when the next one is due.
+		d.spoke = now
 	}
 	if beatAt := d.spoke.Add(d.beat); !now.Before(beatAt) {
 		t.presence = true

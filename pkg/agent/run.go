@@ -103,7 +103,9 @@ func Run(ctx context.Context, c Config) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	if serving(c.MetricsBindAddress) {
-		g.Go(func() error { return serve(ctx, c.MetricsBindAddress, registry, func() error { return ready(a) }) })
+		g.Go(func() error {
+			return serve(ctx, c.MetricsBindAddress, handler(registry, func() error { return ready(a) }))
+		})
 	}
 	g.Go(func() error {
 		if err := prepare(ctx, applier, c.Log); err != nil {

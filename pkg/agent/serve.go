@@ -64,11 +64,10 @@ func ready(a condition) error {
 	return nil
 }
 
-// serve answers /metrics, /livez and /readyz until ctx ends. Live is the
-// process; ready is that the broker delivers, and that the store takes what it
-// delivers. An agent that is not ready still does its work, so nothing should
-// restart it for that.
-func serve(ctx context.Context, address string, registry *prometheus.Registry, ready func() error) error {
+// handler answers /metrics, /livez and /readyz. Live is the process; ready is
+// that the broker delivers, and that the store takes what it delivers. An agent
+// that is not ready still does its work, so nothing should restart it for that.
+func handler(registry *prometheus.Registry, ready func() error) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -79,11 +78,16 @@ func serve(ctx context.Context, address string, registry *prometheus.Registry, r
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	return mux
+}
+
+// serve answers HTTP requests until ctx ends.
+func serve(ctx context.Context, address string, h http.Handler) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen on --metrics-bind-address %s: %w", address, err)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
