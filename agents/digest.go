@@ -173,7 +173,7 @@ func (a *Agent) differing(b codec.Buckets) []uint8 {
 	var differing []uint8
 	for i := range spec {
 		if b.Spec != nil && b.Spec[i] != spec[i] || b.Status != nil && b.Status[i] != status[i] {
-			differing = append(differing, uint8(i)) //nolint:gosec // There are 256.
+			differing = append(differing, uint8(i))
 		}
 	}
 	return differing

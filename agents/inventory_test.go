@@ -129,19 +129,23 @@ func TestHolding(t *testing.T) {
 	}{
 		"unreported": {
 			"without a report there is no status",
-			Record{Bundle: live(3, `{}`)}, codec.Entry{ID: "w", Generation: 3},
+			Record{Bundle: live(3, `{}`)},
+			codec.Entry{ID: "w", Generation: 3},
 		},
 		"reported": {
 			"the status is the newest",
-			Record{Bundle: live(3, `{}`), Report: codec.Report{Hash: "h"}}, codec.Entry{ID: "w", Generation: 3, Status: "h"},
+			Record{Bundle: live(3, `{}`), Report: codec.Report{Hash: "h"}},
+			codec.Entry{ID: "w", Generation: 3, Status: "h"},
 		},
 		"empty status": {
 			"sources cannot tell it from none",
-			Record{Bundle: live(3, `{}`), Report: codec.Report{Hash: noStatus[0]}}, codec.Entry{ID: "w", Generation: 3},
+			Record{Bundle: live(3, `{}`), Report: codec.Report{Hash: noStatus[0]}},
+			codec.Entry{ID: "w", Generation: 3},
 		},
 		"shortened": {
 			"the source has what it was sent",
-			Record{Bundle: live(3, `{}`), Report: codec.Report{Hash: "h"}, Told: "short"}, codec.Entry{ID: "w", Generation: 3, Status: "short"},
+			Record{Bundle: live(3, `{}`), Report: codec.Report{Hash: "h"}, Told: "short"},
+			codec.Entry{ID: "w", Generation: 3, Status: "short"},
 		},
 		"deleting": {
 			"a deletion has no content, whatever is kept to carry it out",
@@ -150,7 +154,8 @@ func TestHolding(t *testing.T) {
 		},
 		"next": {
 			"what waits its turn is what the source last said",
-			Record{Bundle: deletion(4, t1), Next: &next}, codec.Entry{ID: "w", Name: "next", Generation: 1},
+			Record{Bundle: deletion(4, t1), Next: &next},
+			codec.Entry{ID: "w", Name: "next", Generation: 1},
 		},
 		"long name": {
 			"no ManifestWork has it, and no entry may",

@@ -29,7 +29,7 @@ func paginate(selected *[digest.Buckets]bool, entries *[digest.Buckets][]codec.E
 			pages, works = append(pages, nil), 0
 		}
 		last := len(pages) - 1
-		pages[last] = append(pages[last], uint8(i)) //nolint:gosec // There are 256.
+		pages[last] = append(pages[last], uint8(i))
 		works += n
 	}
 	return pages

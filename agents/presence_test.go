@@ -111,16 +111,22 @@ func TestLastWill(t *testing.T) {
 		fails  bool
 	}{
 		"one source": {
-			"it is told as the goodbye would be", agents.Options{Sources: []string{"hub1"}, Instance: instance},
-			brokers.Topic{Lane: brokers.ToSource, Source: "hub1", Cluster: "c1", Key: "presence"}, false,
+			"it is told as the goodbye would be",
+			agents.Options{Sources: []string{"hub1"}, Instance: instance},
+			brokers.Topic{Lane: brokers.ToSource, Source: "hub1", Cluster: "c1", Key: "presence"},
+			false,
 		},
 		"named twice": {
-			"it is still one", agents.Options{Sources: []string{"hub1", "hub1"}, Instance: instance},
-			brokers.Topic{Lane: brokers.ToSource, Source: "hub1", Cluster: "c1", Key: "presence"}, false,
+			"it is still one",
+			agents.Options{Sources: []string{"hub1", "hub1"}, Instance: instance},
+			brokers.Topic{Lane: brokers.ToSource, Source: "hub1", Cluster: "c1", Key: "presence"},
+			false,
 		},
 		"several": {
-			"a connection has one will", agents.Options{Sources: []string{"hub1", "hub2"}, Instance: instance},
-			brokers.Topic{Lane: brokers.ToAllSources, Cluster: "c1", Key: "presence"}, false,
+			"a connection has one will",
+			agents.Options{Sources: []string{"hub1", "hub2"}, Instance: instance},
+			brokers.Topic{Lane: brokers.ToAllSources, Cluster: "c1", Key: "presence"},
+			false,
 		},
 		"no instance": {"New would draw another", agents.Options{Sources: []string{"hub1"}}, brokers.Topic{}, true},
 		"no source":   {"there is nobody to tell", agents.Options{Instance: instance}, brokers.Topic{}, true},
