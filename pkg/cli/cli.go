@@ -64,11 +64,13 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 timeout.`,
 	get.AddCommand(newGetWorks(h), newGetClusters(h))
 	create := &cobra.Command{Use: "create", Short: "Create a work", Args: subcommandOnly, RunE: missingSubcommand}
 	create.AddCommand(newCreateWork(h))
-	describe := &cobra.Command{Use: "describe", Short: "Show everything known about a work", Args: subcommandOnly, RunE: missingSubcommand}
-	describe.AddCommand(newDescribeWork(h))
+	describe := &cobra.Command{Use: "describe", Short: "Show everything known about a work or a cluster", Args: subcommandOnly, RunE: missingSubcommand}
+	describe.AddCommand(newDescribeWork(h), newDescribeCluster(h))
 	remove := &cobra.Command{Use: "delete", Short: "Delete a work from its cluster", Args: subcommandOnly, RunE: missingSubcommand}
 	remove.AddCommand(newDeleteWork(h))
-	root.AddCommand(get, create, describe, remove, newVersion())
+	confirm := &cobra.Command{Use: "confirm", Short: "Confirm deletions that the hub withholds", Args: subcommandOnly, RunE: missingSubcommand}
+	confirm.AddCommand(newConfirmWorks(h))
+	root.AddCommand(get, create, describe, remove, confirm, newVersion())
 	return root
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,8 @@ type fleetCluster struct {
 	// Alive is the status of the condition that the cluster's agent renews its
 	// lease; empty without one.
 	Alive string
+	// Presence is what the hub recorded of the cluster's agent.
+	Presence *presence
 	// Works counts the works, Applied and Available those that are so in their
 	// latest generation.
 	Works, Applied, Available int
@@ -33,10 +36,13 @@ type fleetCluster struct {
 
 var clusterColumns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string"},
+	{Name: "Online", Type: "string"},
 	{Name: "Works", Type: "integer"},
 	{Name: "Applied", Type: "string"},
 	{Name: "Available", Type: "string"},
 	{Name: "Age", Type: "string"},
+	{Name: "In Sync", Type: "string", Priority: 1},
+	{Name: "Unclaimed", Type: "string", Priority: 1},
 	{Name: "Managed", Type: "string", Priority: 1},
 	{Name: "Alive", Type: "string", Priority: 1},
 	{Name: "Message", Type: "string", Priority: 1},
@@ -50,9 +56,14 @@ func newGetClusters(h *hub) *cobra.Command {
 		Short:   "List the clusters and how their works are doing",
 		Long: `List the clusters and how their works are doing.
 
-A cluster is listed if the hub manages it or if it has works. APPLIED and
-AVAILABLE count the works of which the cluster says so for the latest
-generation.`,
+A cluster is listed if the hub manages it, if it has works or if the hub has
+heard of its agent. ONLINE is yes, offline with since when, or unknown: of agents
+that speak Open Cluster Management's protocol only, the hub cannot tell. APPLIED
+and AVAILABLE count the works of which the cluster says so for the latest
+generation.
+
+With -o wide, IN SYNC says whether the cluster was found to hold what the hub
+holds, and UNCLAIMED counts the works that it holds and the hub does not know.`,
 		Example: `  fleetcast get clusters
   fleetcast get clusters paris lyon -o wide`,
 		Args:              arguments(0, -1, "cluster names"),
@@ -85,7 +96,8 @@ func (h *hub) getClusters(cmd *cobra.Command, out *output, names []string) error
 	if err != nil {
 		return h.explain(err, "list the works of all clusters")
 	}
-	clusters, err := summarize(managed, works)
+	now := time.Now()
+	clusters, err := summarize(managed, works, h.warnedAgents(cmd.Context(), ""), now)
 	if err != nil {
 		return err
 	}
@@ -109,15 +121,15 @@ func (h *hub) getClusters(cmd *cobra.Command, out *output, names []string) error
 		return nil
 	}
 	table := &metav1.Table{ColumnDefinitions: clusterColumns}
-	now := time.Now()
 	for _, c := range clusters {
 		table.Rows = append(table.Rows, c.row(now))
 	}
 	return out.tables().PrintObj(table, h.Out)
 }
 
-// summarize unites the managed clusters and those that have works, by name.
-func summarize(managed, works []*unstructured.Unstructured) ([]*fleetCluster, error) {
+// summarize unites the managed clusters, those that have works and those whose
+// agents are known, by name.
+func summarize(managed, works []*unstructured.Unstructured, agents roster, now time.Time) ([]*fleetCluster, error) {
 	clusters := map[string]*fleetCluster{}
 	for _, m := range managed {
 		clusters[m.GetName()] = &fleetCluster{
@@ -138,7 +150,7 @@ func summarize(managed, works []*unstructured.Unstructured) ([]*fleetCluster, er
 		if !c.Managed && (c.Created.IsZero() || w.CreationTimestamp.Before(&c.Created)) {
 			c.Created = w.CreationTimestamp
 		}
-		v := judge(w)
+		v := judge(w, agents[w.Namespace], now)
 		c.Works++
 		if v.Applied == string(metav1.ConditionTrue) {
 			c.Applied++
@@ -150,6 +162,14 @@ func summarize(managed, works []*unstructured.Unstructured) ([]*fleetCluster, er
 			c.Obstacle = w.Name + ": " + v.Obstacle
 		}
 	}
+	for name, p := range agents {
+		c := clusters[name]
+		if c == nil {
+			c = &fleetCluster{Name: name, Created: p.created()}
+			clusters[name] = c
+		}
+		c.Presence = p
+	}
 	return slices.SortedFunc(maps.Values(clusters), func(a, b *fleetCluster) int { return cmp.Compare(a.Name, b.Name) }), nil
 }
 
@@ -159,7 +179,7 @@ func pick(clusters []*fleetCluster, names []string) ([]*fleetCluster, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(clusters, func(c *fleetCluster) bool { return c.Name == name })
 		if i < 0 {
-			return nil, notFoundf("cluster %q is neither managed by the hub nor does it have works. See which there are: fleetcast get clusters", name)
+			return nil, notFoundf("cluster %q is not known to the hub: it is not managed, has no works, and nothing was heard of its agent. See which there are: fleetcast get clusters", name)
 		}
 		picked = append(picked, clusters[i])
 	}
@@ -180,9 +200,13 @@ func alive(cluster *unstructured.Unstructured) string {
 
 func (c *fleetCluster) row(now time.Time) metav1.TableRow {
 	of := func(n int) string { return fmt.Sprintf("%d/%d", n, c.Works) }
+	unclaimed := "<unknown>"
+	if c.Presence != nil {
+		unclaimed = strconv.Itoa(c.Presence.unclaimed())
+	}
 	return metav1.TableRow{Cells: []any{
-		c.Name, c.Works, of(c.Applied), of(c.Available), age(c.Created, now),
-		fmt.Sprint(c.Managed), cmp.Or(c.Alive, "<none>"), c.Obstacle,
+		c.Name, c.Presence.cell(now), c.Works, of(c.Applied), of(c.Available), age(c.Created, now),
+		string(c.Presence.inSync()), unclaimed, fmt.Sprint(c.Managed), cmp.Or(c.Alive, "<none>"), c.Obstacle,
 	}}
 }
 
@@ -202,6 +226,14 @@ func (c *fleetCluster) object(nameOnly bool) *unstructured.Unstructured {
 		"works":     int64(c.Works),
 		"applied":   int64(c.Applied),
 		"available": int64(c.Available),
+	}
+	online, since := c.Presence.online()
+	status["online"], status["inSync"] = string(online), string(c.Presence.inSync())
+	if c.Presence != nil {
+		status["unclaimed"], status["duplicate"] = int64(c.Presence.unclaimed()), c.Presence.duplicate()
+	}
+	if !since.IsZero() {
+		status["onlineSince"] = since.UTC().Format(time.RFC3339)
 	}
 	if c.Alive != "" {
 		status["alive"] = c.Alive

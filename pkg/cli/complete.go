@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 const (
@@ -68,19 +69,29 @@ func (h *hub) completeWorks(cmd *cobra.Command, args []string, _ string) ([]stri
 func (h *hub) completeClusters(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return h.complete(cmd, func(ctx context.Context) []string {
 		var names []string
-		// A hub may lack one of the two APIs, or the right to read it.
+		// A hub may lack one of these APIs, or the user the right to read it.
 		if list, err := h.client.Resource(clusterResource).List(ctx, metav1.ListOptions{Limit: completionLimit}); err == nil {
 			for _, c := range list.Items {
 				names = append(names, c.GetName())
 			}
 		}
-		if list, err := h.client.Resource(workResource).List(ctx, metav1.ListOptions{Limit: completionLimit}); err == nil {
-			for _, w := range list.Items {
-				names = append(names, w.GetNamespace())
+		for _, resource := range []schema.GroupVersionResource{workResource, agentResource} {
+			if list, err := h.client.Resource(resource).List(ctx, metav1.ListOptions{Limit: completionLimit}); err == nil {
+				for _, o := range list.Items {
+					names = append(names, o.GetNamespace())
+				}
 			}
 		}
 		return names
 	})
+}
+
+// completeCluster completes the only argument of a command.
+func (h *hub) completeCluster(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return h.completeClusters(cmd, args, toComplete)
 }
 
 // complete runs find within the deadline. It says nothing of failures: whoever

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -14,14 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/cli-runtime/pkg/printers"
 	workv1 "open-cluster-management.io/api/work/v1"
 )
-
-// eventLimit bounds the events that are read for a description.
-const eventLimit = 500
 
 func newDescribeWork(h *hub) *cobra.Command {
 	cmd := &cobra.Command{
@@ -29,7 +22,8 @@ func newDescribeWork(h *hub) *cobra.Command {
 		Aliases: []string{"works", "manifestwork", "manifestworks"},
 		Short:   "Show everything known about a work",
 		Long: `Show everything known about a work: its conditions, each of its manifests with
-what the cluster says of it, the values fed back, and events.`,
+what the cluster says of it, the values fed back, and events; whether its
+cluster is online, and whether its deletion waits for a confirmation.`,
 		Example:           `  fleetcast describe work web --cluster paris`,
 		Args:              arguments(1, 1, "one work name"),
 		ValidArgsFunction: h.completeWorks,
@@ -43,112 +37,78 @@ what the cluster says of it, the values fed back, and events.`,
 			}
 			u, err := h.work(cmd.Context(), cluster, args[0])
 			if err != nil {
-				return err
+				return h.mentionUnclaimed(cmd.Context(), err, cluster, args[0])
 			}
 			w, err := typed(u)
 			if err != nil {
 				return err
 			}
-			events, err := h.client.Resource(eventResource).Namespace(cluster).List(cmd.Context(), metav1.ListOptions{
-				Limit: eventLimit,
-				FieldSelector: fields.AndSelectors(
-					fields.OneTermEqualSelector("involvedObject.kind", workKind.Kind),
-					fields.OneTermEqualSelector("involvedObject.name", w.Name),
-				).String(),
-			})
-			if err != nil {
-				// The work is what was asked for; events are an extra that this
-				// user may not be allowed to read.
-				fmt.Fprintf(h.ErrOut, "Warning: %v\n", h.explain(err, "list events of cluster %q", cluster))
-				events = &unstructured.UnstructuredList{}
+			d := workDescription{
+				work:     w,
+				presence: h.warnedAgents(cmd.Context(), cluster)[cluster],
+				events:   h.eventsOf(cmd.Context(), cluster, workKind.Kind, w.Name),
 			}
-			return describe(h.Out, w, events.Items, time.Now())
+			return d.write(newPage(h.Out, time.Now()))
 		},
 	}
 	h.addClusterFlag(cmd, "The cluster that runs the work (required)")
 	return cmd
 }
 
-// describe writes everything about w. It shows no data of manifests.
-func describe(out io.Writer, w *workv1.ManifestWork, events []unstructured.Unstructured, now time.Time) error {
-	tabs := printers.GetNewTabWriter(out)
-	row := func(cells ...any) {
-		for i, c := range cells {
-			if i > 0 {
-				fmt.Fprint(tabs, "\t")
-			}
-			fmt.Fprint(tabs, printers.EscapeTerminal(oneLine(fmt.Sprint(c))))
-		}
-		fmt.Fprintln(tabs)
-	}
-	section := func(title string, columns ...any) {
-		// Columns line up within a section, not across them.
-		_ = tabs.Flush()
-		fmt.Fprintf(tabs, "\n%s:\n", title)
-		if len(columns) > 0 {
-			row(columns...)
-		}
-	}
+// A workDescription is everything known about one work. It shows no data of
+// manifests.
+type workDescription struct {
+	work     *workv1.ManifestWork
+	presence *presence
+	events   []corev1.Event
+}
 
-	v := judge(w)
-	row("Name:", w.Name)
-	row("Cluster:", w.Namespace)
-	row("Generation:", fmt.Sprintf("%d reported, %d wanted", v.Observed, v.Desired))
-	row("Applied:", v.Applied)
-	row("Available:", v.Available)
+func (d workDescription) write(p *page) error {
+	w := d.work
+	v := judge(w, d.presence, p.now)
+	p.row("Name:", w.Name)
+	p.row("Cluster:", w.Namespace)
+	p.row("Online:", d.presence.cell(p.now))
+	p.row("Generation:", fmt.Sprintf("%d reported, %d wanted", v.Observed, v.Desired))
+	p.row("Applied:", v.Applied)
+	p.row("Available:", v.Available)
 	if v.Obstacle != "" {
-		row("Obstacle:", v.Obstacle)
+		p.row("Obstacle:", v.Obstacle)
 	}
-	row("Labels:", cmp.Or(pairs(w.Labels), "<none>"))
-	row("Created:", age(w.CreationTimestamp, now)+" ago")
+	p.row("Labels:", cmp.Or(pairs(w.Labels), "<none>"))
+	p.row("Created:", age(w.CreationTimestamp, p.now)+" ago")
 	if w.DeletionTimestamp != nil {
-		row("Deleted:", age(*w.DeletionTimestamp, now)+" ago")
-		row("Finalizers:", strings.Join(w.Finalizers, ", "))
+		p.row("Deleted:", age(*w.DeletionTimestamp, p.now)+" ago")
+		p.row("Finalizers:", strings.Join(w.Finalizers, ", "))
 	}
 	if e := w.Spec.Executor; e != nil && e.Subject.ServiceAccount != nil {
-		row("Executor:", e.Subject.ServiceAccount.Namespace+"/"+e.Subject.ServiceAccount.Name)
+		p.row("Executor:", e.Subject.ServiceAccount.Namespace+"/"+e.Subject.ServiceAccount.Name)
 	}
 
-	section("Conditions")
-	if len(w.Status.Conditions) == 0 {
-		row("<none>")
-	} else {
-		row("TYPE", "STATUS", "GENERATION", "AGE", "REASON", "MESSAGE")
-	}
-	for _, c := range w.Status.Conditions {
-		row(c.Type, c.Status, c.ObservedGeneration, age(c.LastTransitionTime, now), c.Reason, c.Message)
-	}
-
-	section("Manifests", "#", "KIND", "NAMESPACE", "NAME", "APPLIED", "AVAILABLE", "MESSAGE")
+	p.conditions(w.Status.Conditions)
+	p.section("Manifests", "#", "KIND", "NAMESPACE", "NAME", "APPLIED", "AVAILABLE", "MESSAGE")
 	for _, m := range manifestRows(w) {
-		row(m...)
+		p.row(m...)
 	}
-
 	if values := feedback(w); len(values) > 0 {
-		section("Feedback", "#", "KIND", "NAME", "VALUE")
+		p.section("Feedback", "#", "KIND", "NAME", "VALUE")
 		for _, value := range values {
-			row(value...)
+			p.row(value...)
 		}
 	}
+	d.namesakes(p)
+	p.events(d.events)
+	return p.tabs.Flush()
+}
 
-	section("Events")
-	if len(events) == 0 {
-		row("<none>")
-	} else {
-		row("TYPE", "REASON", "AGE", "FROM", "MESSAGE")
+// namesakes tells of works of the same name that the cluster holds unclaimed,
+// which have other IDs: those that there were before the hub lost its data.
+func (d workDescription) namesakes(p *page) {
+	works := roster{d.work.Namespace: d.presence}.listUnclaimed()
+	works = slices.DeleteFunc(works, func(w unclaimedWork) bool { return w.Name != d.work.Name })
+	if len(works) > 0 {
+		p.unclaimed("Unclaimed works of this name", d.work.Namespace, works)
 	}
-	for _, u := range events {
-		var e corev1.Event
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &e); err != nil {
-			return fmt.Errorf("read event %q of cluster %q: %w", u.GetName(), w.Namespace, err)
-		}
-		when := e.LastTimestamp
-		if when.IsZero() {
-			when = metav1.Time{Time: e.EventTime.Time}
-		}
-		row(e.Type, e.Reason, age(when, now), cmp.Or(e.Source.Component, e.ReportingController), e.Message)
-	}
-	return tabs.Flush()
 }
 
 // manifestRows renders what the work asks for, in its order, with what the

@@ -7,10 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/watch"
 )
 
 // getWorks is the command get works.
@@ -20,6 +18,7 @@ type getWorks struct {
 	out       *output
 	selector  string
 	watching  bool
+	unclaimed bool
 	onCluster string
 	options   metav1.ListOptions
 }
@@ -34,23 +33,37 @@ func newGetWorks(h *hub) *cobra.Command {
 
 GENERATION is what the cluster reported on and what the hub wants, as in 2/3.
 APPLIED and AVAILABLE are about the wanted generation: True, False or Unknown
-with a reason, or Pending until the cluster reports on it.`,
+with a reason, or Pending until the cluster reports on it. A cluster that is
+offline gets what changed when it is back, and reports then.
+
+With --unclaimed it lists works that clusters hold and the hub does not know, as
+after the hub lost its data. They run on, and nothing is deleted unless somebody
+asks for it with "fleetcast delete works --unclaimed".`,
 		Example: `  # What runs where, and how it is doing
   fleetcast get works
 
   # One cluster's works, and every change to them
   fleetcast get works --cluster paris --watch
 
+  # Works that only the clusters know
+  fleetcast get works --unclaimed
+
   # Names and labels of the works of one application
   fleetcast get works -l app=web -o custom-columns=NAME:.metadata.name,LABELS:.metadata.labels`,
-		Args:              arguments(0, 1, "at most one work name"),
-		ValidArgsFunction: h.completeWorks,
-		RunE:              g.run,
+		Args: arguments(0, 1, "at most one work name"),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			if g.unclaimed && len(args) == 0 {
+				return h.completeUnclaimed(cmd, args)
+			}
+			return h.completeWorks(cmd, args, toComplete)
+		},
+		RunE: g.run,
 	}
 	h.addClusterFlag(cmd, "Only works of this cluster")
 	cmd.Flags().BoolP("all-clusters", "A", false, "Works of all clusters, which is the default; wins over FLEETCAST_CLUSTER")
 	cmd.Flags().StringVarP(&g.selector, "selector", "l", "", "Only works with these labels, such as app=web,tier!=test")
 	cmd.Flags().BoolVarP(&g.watching, "watch", "w", false, "After listing, print every change until interrupted")
+	cmd.Flags().BoolVar(&g.unclaimed, "unclaimed", false, "Works that clusters hold and the hub does not know")
 	g.out.addFlags(cmd, true)
 	g.out.addSecretsFlag(cmd)
 	return cmd
@@ -60,6 +73,9 @@ func (g *getWorks) run(cmd *cobra.Command, args []string) error {
 	if err := g.choose(cmd, args); err != nil {
 		return err
 	}
+	if g.unclaimed {
+		return g.runUnclaimed(cmd.Context(), args)
+	}
 	p, err := newWorkPrinter(g.out, g.IOStreams)
 	if err != nil {
 		return err
@@ -67,6 +83,7 @@ func (g *getWorks) run(cmd *cobra.Command, args []string) error {
 	if err := g.connect(); err != nil {
 		return err
 	}
+	p.roster = g.recentAgents(cmd.Context(), g.onCluster)
 	doing := "list works of all clusters"
 	if g.onCluster != "" {
 		doing = fmt.Sprintf("list works of cluster %q", g.onCluster)
@@ -114,6 +131,12 @@ func (g *getWorks) choose(cmd *cobra.Command, args []string) error {
 	if _, err := labels.Parse(g.selector); err != nil {
 		return usagef("--selector %q: %w", g.selector, err)
 	}
+	switch {
+	case g.unclaimed && g.selector != "":
+		return usagef("--unclaimed and --selector cannot be combined: of such works no labels are known")
+	case g.unclaimed && g.watching:
+		return usagef("--unclaimed and --watch cannot be combined")
+	}
 	g.options = metav1.ListOptions{LabelSelector: g.selector}
 	if len(args) == 1 {
 		if g.selector != "" {
@@ -122,36 +145,4 @@ func (g *getWorks) choose(cmd *cobra.Command, args []string) error {
 		g.options.FieldSelector = fields.OneTermEqualSelector("metadata.name", args[0]).String()
 	}
 	return nil
-}
-
-// watchWorks prints what there is, and then every change, until ctx ends.
-func (g *getWorks) watchWorks(ctx context.Context, p *workPrinter) error {
-	var listed []*unstructured.Unstructured
-	listing := true
-	// printed holds the version of each work on the screen, so that an
-	// interrupted watch does not repeat them all.
-	printed := map[string]string{}
-	return g.follow(ctx, g.onCluster, g.options, func(event watch.EventType, w *unstructured.Unstructured) (bool, error) {
-		if event == watch.Bookmark {
-			listing = false
-			err := p.each(listed)
-			listed = nil
-			return false, err
-		}
-		key := w.GetNamespace() + "/" + w.GetName()
-		if event == watch.Deleted {
-			delete(printed, key)
-			return false, p.gone(w)
-		}
-		if printed[key] == w.GetResourceVersion() {
-			return false, nil
-		}
-		printed[key] = w.GetResourceVersion()
-		if listing {
-			// The first screen is printed at once, with columns that fit it.
-			listed = append(listed, w)
-			return false, nil
-		}
-		return false, p.each([]*unstructured.Unstructured{w})
-	})
 }

@@ -139,21 +139,22 @@ func (h *hub) list(ctx context.Context, resource schema.GroupVersionResource, na
 	return found, accessor.GetResourceVersion(), nil
 }
 
-// follow calls see for the works that match now (Added), once with a nil work
-// when all of them were seen (Bookmark), and then for every change (Modified,
-// which includes new works, and Deleted), until see returns true, fails, or ctx
-// ends. After an interruption of the watch it starts
-// over. Only the first failure to list is returned: later ones are waited out,
-// because whoever follows has a deadline or an interrupt key.
-func (h *hub) follow(ctx context.Context, cluster string, options metav1.ListOptions, see func(watch.EventType, *unstructured.Unstructured) (bool, error)) error {
+// follow calls see for the objects of a resource in the cluster's namespace that
+// match now (Added), once with a nil object when all of them were seen (Bookmark),
+// and then for every change (Modified, which includes new objects, and Deleted),
+// until see returns true, fails, or ctx ends. After an interruption of the watch
+// it starts over: what was deleted meanwhile is then not among the Added. Only
+// the first failure to list is returned: later ones are waited out, because
+// whoever follows has a deadline or an interrupt key.
+func (h *hub) follow(ctx context.Context, resource schema.GroupVersionResource, cluster string, options metav1.ListOptions, see func(watch.EventType, *unstructured.Unstructured) (bool, error)) error {
 	for first := true; ; first = false {
-		works, listed, err := h.list(ctx, workResource, cluster, options)
+		objects, listed, err := h.list(ctx, resource, cluster, options)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			for _, w := range works {
-				if done, err := see(watch.Added, w); done || err != nil {
+			for _, o := range objects {
+				if done, err := see(watch.Added, o); done || err != nil {
 					return err
 				}
 			}
@@ -162,7 +163,7 @@ func (h *hub) follow(ctx context.Context, cluster string, options metav1.ListOpt
 			}
 			from := options
 			from.ResourceVersion = listed
-			if done, err := h.watch(ctx, cluster, from, see); done || err != nil {
+			if done, err := h.watch(ctx, resource, cluster, from, see); done || err != nil {
 				return err
 			}
 		case first:
@@ -178,8 +179,8 @@ func (h *hub) follow(ctx context.Context, cluster string, options metav1.ListOpt
 
 // watch calls see for every change after options.ResourceVersion, until the
 // watch ends for whatever reason.
-func (h *hub) watch(ctx context.Context, cluster string, options metav1.ListOptions, see func(watch.EventType, *unstructured.Unstructured) (bool, error)) (bool, error) {
-	w, err := h.client.Resource(workResource).Namespace(cluster).Watch(ctx, options)
+func (h *hub) watch(ctx context.Context, resource schema.GroupVersionResource, cluster string, options metav1.ListOptions, see func(watch.EventType, *unstructured.Unstructured) (bool, error)) (bool, error) {
+	w, err := h.client.Resource(resource).Namespace(cluster).Watch(ctx, options)
 	if apierrors.IsForbidden(err) {
 		return false, err
 	}

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,10 +25,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api/apitest"
 	"github.com/fleetcast-io/fleetcast/pkg/api/crds"
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/pkg/cli"
 )
 
@@ -47,6 +54,7 @@ func TestScripts(t *testing.T) {
 	server := apitest.Start(t, apitest.Hub)
 	client := install(t, server)
 	bare := apitest.Start(t, apitest.Hub)
+	earlier := earlierHub(t, server)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *update,
@@ -55,6 +63,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("KUBECONFIG", server.Kubeconfig())
 			e.Setenv("BARE_KUBECONFIG", bare.Kubeconfig())
+			e.Setenv("EARLIER_HUB", earlier)
 			e.Setenv("HOME", e.WorkDir)
 			return nil
 		},
@@ -63,6 +72,7 @@ func TestScripts(t *testing.T) {
 			"normalize": normalize,
 			"apply":     func(ts *testscript.TestScript, _ bool, args []string) { apply(ts, client, args) },
 			"report":    func(ts *testscript.TestScript, _ bool, args []string) { report(ts, client, args) },
+			"bury":      func(ts *testscript.TestScript, _ bool, args []string) { bury(ts, client, args) },
 			"finalizer": func(ts *testscript.TestScript, neg bool, args []string) { finalizer(ts, client, neg, args) },
 		},
 	})
@@ -103,6 +113,33 @@ func install(t *testing.T, server *apitest.Server) dynamic.Interface {
 	return client
 }
 
+// earlierHub serves the API of server without what this project adds to it, and
+// returns its address.
+func earlierHub(t *testing.T, server *apitest.Server) string {
+	t.Helper()
+	upstream, err := url.Parse(server.Config().Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := rest.TransportFor(server.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
+		Transport: transport,
+	}
+	earlier := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/apis/"+v1alpha1.GroupVersion.Group) {
+			http.NotFound(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(earlier.Close)
+	return earlier.URL
+}
+
 // exits CODE COMMAND... runs a command that must exit with the code.
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
@@ -141,6 +178,10 @@ var resources = map[string]schema.GroupVersionResource{
 	"Event":          {Version: "v1", Resource: "events"},
 	"ManifestWork":   {Group: "work.open-cluster-management.io", Version: "v1", Resource: "manifestworks"},
 	"ManagedCluster": {Group: "cluster.open-cluster-management.io", Version: "v1", Resource: "managedclusters"},
+	"Agent":          v1alpha1.GroupVersion.WithResource("agents"),
+
+	"ClusterRole":        {Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"},
+	"ClusterRoleBinding": {Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"},
 }
 
 // apply FILE creates the objects of a file, with their status.
@@ -166,7 +207,7 @@ func report(ts *testscript.TestScript, client dynamic.Interface, args []string) 
 	var status map[string]any
 	ts.Check(yaml.Unmarshal([]byte(ts.ReadFile(args[2])), &status))
 	stamp(status)
-	ts.Check(change(client, args[0], args[1], func(works dynamic.ResourceInterface, u *unstructured.Unstructured) error {
+	ts.Check(change(client, "ManifestWork", args[0], args[1], func(works dynamic.ResourceInterface, u *unstructured.Unstructured) error {
 		u.Object["status"] = status
 		_, err := works.UpdateStatus(context.Background(), u, metav1.UpdateOptions{})
 		return err
@@ -176,7 +217,7 @@ func report(ts *testscript.TestScript, client dynamic.Interface, args []string) 
 // finalizer CLUSTER WORK adds the agent's finalizer, ! finalizer removes it,
 // which says that the cluster is done deleting. It waits for the deletion first.
 func finalizer(ts *testscript.TestScript, client dynamic.Interface, neg bool, args []string) {
-	ts.Check(change(client, args[0], args[1], func(works dynamic.ResourceInterface, u *unstructured.Unstructured) error {
+	ts.Check(change(client, "ManifestWork", args[0], args[1], func(works dynamic.ResourceInterface, u *unstructured.Unstructured) error {
 		u.SetFinalizers([]string{"cluster.open-cluster-management.io/manifest-work-cleanup"})
 		if neg {
 			if u.GetDeletionTimestamp() == nil {
@@ -189,14 +230,47 @@ func finalizer(ts *testscript.TestScript, client dynamic.Interface, neg bool, ar
 	}))
 }
 
-// change retries f on a fresh copy of a work until it succeeds.
-func change(client dynamic.Interface, cluster, name string, f func(dynamic.ResourceInterface, *unstructured.Unstructured) error) error {
-	works := client.Resource(resources["ManifestWork"]).Namespace(cluster)
+// bury CLUSTER SOURCE ID waits until an Agent's spec names an unclaimed work, and
+// does what the hub does when the cluster then confirms the deletion.
+func bury(ts *testscript.TestScript, client dynamic.Interface, args []string) {
+	id := args[2]
+	ts.Check(change(client, "Agent", args[0], args[1], func(agents dynamic.ResourceInterface, u *unstructured.Unstructured) error {
+		var a v1alpha1.Agent
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &a); err != nil {
+			return err
+		}
+		if !slices.Contains(a.Spec.Delete, id) {
+			return errors.New("not asked for yet")
+		}
+		now := metav1.Now()
+		a.Status.Unclaimed = slices.DeleteFunc(a.Status.Unclaimed, func(w v1alpha1.UnclaimedWork) bool { return w.ID == id })
+		a.Status.UnclaimedCount = int32(len(a.Status.Unclaimed))
+		a.Status.Tombstones = append(a.Status.Tombstones, v1alpha1.Tombstone{ID: id, DeletedAt: now, ConfirmedAt: &now})
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&a)
+		if err != nil {
+			return err
+		}
+		saved, err := agents.UpdateStatus(context.Background(), &unstructured.Unstructured{Object: content}, metav1.UpdateOptions{})
+		if err != nil {
+			return err
+		}
+		rest := slices.DeleteFunc(a.Spec.Delete, func(other string) bool { return other == id })
+		if err := unstructured.SetNestedStringSlice(saved.Object, rest, "spec", "delete"); err != nil {
+			return err
+		}
+		_, err = agents.Update(context.Background(), saved, metav1.UpdateOptions{})
+		return err
+	}))
+}
+
+// change retries f on a fresh copy of an object until it succeeds.
+func change(client dynamic.Interface, kind, cluster, name string, f func(dynamic.ResourceInterface, *unstructured.Unstructured) error) error {
+	objects := client.Resource(resources[kind]).Namespace(cluster)
 	var last error
 	err := wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		u, err := works.Get(ctx, name, metav1.GetOptions{})
+		u, err := objects.Get(ctx, name, metav1.GetOptions{})
 		if err == nil {
-			err = f(works, u)
+			err = f(objects, u)
 		}
 		last = err
 		return err == nil, nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,8 +19,8 @@ const pending = "Pending"
 // A verdict is what is known about the latest generation of one work.
 type verdict struct {
 	// Applied and Available are True, False or Unknown, with ": <reason>" after
-	// the latter two; or Pending. Applied of a work that is being deleted begins
-	// with Deleting.
+	// the latter two; or Pending, with ": offline" if the cluster is. Applied of a
+	// work that is being deleted begins with Deleting.
 	Applied, Available string
 	// Observed is the generation that the cluster reported on last, 0 for none.
 	Observed, Desired int64
@@ -30,14 +31,20 @@ type verdict struct {
 	Done bool
 	// Undeliverable is true when the hub gave up on sending this generation.
 	Undeliverable bool
+	// Withheld is true when the hub waits for somebody to confirm the deletion.
+	Withheld bool
 	// Obstacle says in one line what is in the way; empty if nothing is known to
 	// be.
 	Obstacle string
+	// Offline says that the cluster is offline, in a clause; empty if it is not
+	// known to be.
+	Offline string
 }
 
-// judge decides what w's status says about w's generation.
-func judge(w *workv1.ManifestWork) verdict {
-	v := verdict{Desired: w.Generation, Manifests: len(w.Spec.Workload.Manifests)}
+// judge decides what w's status says about w's generation, its cluster being
+// present as p says.
+func judge(w *workv1.ManifestWork, p *presence, now time.Time) verdict {
+	v := verdict{Desired: w.Generation, Manifests: len(w.Spec.Workload.Manifests), Offline: p.offline(now)}
 	for _, m := range w.Status.ResourceStatus.Manifests {
 		if meta.IsStatusConditionTrue(m.Conditions, workv1.ManifestApplied) && meta.IsStatusConditionTrue(m.Conditions, workv1.ManifestAvailable) {
 			v.Ready++
@@ -62,14 +69,26 @@ func judge(w *workv1.ManifestWork) verdict {
 
 	switch sent := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched); {
 	case !w.DeletionTimestamp.IsZero():
+		v.Done = false
+		if v.Withheld = withheld(w); v.Withheld {
+			v.Applied = "Deleting: withheld"
+			v.Obstacle = "the deletion is not sent before it is confirmed: " + confirmCommand(w)
+			break
+		}
 		v.Obstacle = deletion(w)
 		v.Applied = "Deleting: " + v.Obstacle
-		v.Done = false
+		if v.Obstacle == waitingForCluster && v.Offline != "" {
+			v.Applied = "Deleting: offline"
+			v.Obstacle = v.Offline + " and deletes this when it is back"
+		}
 	case sent != nil && sent.Status == metav1.ConditionFalse && (sent.ObservedGeneration == 0 || sent.ObservedGeneration >= w.Generation):
 		v.Undeliverable = true
 		v.Done = false
 		v.Applied = "Not sent: " + sent.Reason
 		v.Obstacle = "the hub cannot send it: " + sentence(sent)
+	case v.Applied == pending && v.Offline != "":
+		v.Applied = pending + ": offline"
+		v.Obstacle = v.Offline + " and gets this when it is back"
 	case v.Applied == pending:
 		v.Obstacle = "the cluster has not reported on it yet"
 		if v.Observed > 0 {
@@ -80,6 +99,23 @@ func judge(w *workv1.ManifestWork) verdict {
 	}
 	return v
 }
+
+// withheld says whether the hub holds the deletion of w back, because too many
+// works of its cluster were deleted at once and nobody confirmed this one.
+func withheld(w *workv1.ManifestWork) bool {
+	c := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched)
+	return !w.DeletionTimestamp.IsZero() && c != nil && c.Status == metav1.ConditionFalse &&
+		c.Reason == api.ReasonDeletionWithheld && w.Annotations[api.ConfirmDeletionAnnotation] != "true"
+}
+
+// confirmCommand is what confirms the deletion of w.
+func confirmCommand(w *workv1.ManifestWork) string {
+	return fmt.Sprintf("fleetcast confirm works %s --cluster %s", w.Name, w.Namespace)
+}
+
+// waitingForCluster is what a deletion waits for of which the cluster said
+// nothing yet.
+const waitingForCluster = "waiting for the cluster"
 
 // deletion says what a work that is being deleted waits for.
 func deletion(w *workv1.ManifestWork) string {
@@ -94,7 +130,7 @@ func deletion(w *workv1.ManifestWork) string {
 			return "waiting for finalizer " + f
 		}
 	}
-	return "waiting for the cluster"
+	return waitingForCluster
 }
 
 // firstObstacle names the first manifest that is not applied, or else the first
@@ -145,13 +181,26 @@ func sentence(c *metav1.Condition) string {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
+// message is what there is to say beside the columns. That a cluster is offline
+// is no failure, but what it said may not be true any more.
+func (v verdict) message() string {
+	switch {
+	case v.Offline == "" || strings.Contains(v.Obstacle, v.Offline):
+		return v.Obstacle
+	case v.Obstacle == "":
+		return v.Offline + "; this is what it said before"
+	default:
+		return v.Obstacle + "; " + v.Offline
+	}
+}
+
 // progress is v in a few words, for somebody who waits for it.
 func (v verdict) progress() string {
 	switch {
 	case v.Done:
 		return "applied and available"
 	case v.Obstacle != "":
-		return v.Obstacle
+		return v.message()
 	default:
 		return fmt.Sprintf("%d of %d manifests ready", v.Ready, v.Manifests)
 	}

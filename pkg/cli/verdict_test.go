@@ -18,6 +18,8 @@ func condition(kind string, status metav1.ConditionStatus, reason, message strin
 func TestWorkRow(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	deleted := metav1.NewTime(now.Add(-time.Minute))
+	offline := presenceOf(agentWith(condition(api.ConditionOnline, metav1.ConditionFalse, api.ReasonSilent, "", 0)))
+	offline.agents[0].Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-3 * time.Minute))
 	ok := func(g int64) []metav1.Condition {
 		return []metav1.Condition{
 			condition(workv1.WorkApplied, metav1.ConditionTrue, api.ReasonWorkApplied, "", g),
@@ -27,6 +29,7 @@ func TestWorkRow(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reason  string
 		work    workv1.ManifestWork
+		cluster *presence
 		applied string
 		avail   string
 		gen     string
@@ -119,6 +122,57 @@ func TestWorkRow(t *testing.T) {
 			work:    workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &deleted, Finalizers: []string{"example.io/hold"}}},
 			applied: "Deleting: waiting for finalizer example.io/hold", avail: "Pending", gen: "0/3", message: "waiting for finalizer example.io/hold",
 		},
+		"pending, offline": {
+			reason:  "that nothing is heard of it is the reason for the silence",
+			cluster: offline,
+			applied: "Pending: offline", avail: "Pending", gen: "0/3",
+			message: "the cluster has been offline for 3m and gets this when it is back",
+		},
+		"done, offline": {
+			reason:  "what it said last stands, with its age",
+			work:    workv1.ManifestWork{Status: workv1.ManifestWorkStatus{Conditions: ok(3)}},
+			cluster: offline,
+			applied: "True", avail: "True", gen: "3/3",
+			message: "the cluster has been offline for 3m; this is what it said before",
+		},
+		"failed, offline": {
+			reason: "the failure is not the cluster's being offline",
+			work: workv1.ManifestWork{Status: workv1.ManifestWorkStatus{Conditions: []metav1.Condition{
+				condition(workv1.WorkApplied, metav1.ConditionFalse, "Denied", "no executor", 3),
+			}}},
+			cluster: offline,
+			applied: "False: Denied", avail: "Pending", gen: "3/3",
+			message: "Denied: no executor; the cluster has been offline for 3m",
+		},
+		"deleting, offline": {
+			reason:  "the cluster cannot confirm what it has not heard of",
+			work:    workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &deleted, Finalizers: []string{api.WorkFinalizer}}},
+			cluster: offline,
+			applied: "Deleting: offline", avail: "Pending", gen: "0/3",
+			message: "the cluster has been offline for 3m and deletes this when it is back",
+		},
+		"deletion withheld": {
+			reason: "it waits for a person, who needs the command",
+			work: workv1.ManifestWork{
+				ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &deleted, Finalizers: []string{api.WorkFinalizer}},
+				Status: workv1.ManifestWorkStatus{Conditions: append(ok(2),
+					condition(api.ConditionDispatched, metav1.ConditionFalse, api.ReasonDeletionWithheld, "many", 3))},
+			},
+			applied: "Deleting: withheld", avail: "Pending", gen: "2/3",
+			message: "the deletion is not sent before it is confirmed: fleetcast confirm works web --cluster paris",
+		},
+		"deletion confirmed": {
+			reason: "the hub takes its condition back a moment later",
+			work: workv1.ManifestWork{
+				ObjectMeta: metav1.ObjectMeta{
+					DeletionTimestamp: &deleted, Finalizers: []string{api.WorkFinalizer},
+					Annotations: map[string]string{api.ConfirmDeletionAnnotation: "true"},
+				},
+				Status: workv1.ManifestWorkStatus{Conditions: append(ok(2),
+					condition(api.ConditionDispatched, metav1.ConditionFalse, api.ReasonDeletionWithheld, "many", 3))},
+			},
+			applied: "Deleting: waiting for the cluster", avail: "Pending", gen: "2/3", message: "waiting for the cluster",
+		},
 		"deleted": {
 			reason: "the cluster confirmed, the hub is about to let go",
 			work: workv1.ManifestWork{
@@ -134,7 +188,7 @@ func TestWorkRow(t *testing.T) {
 			w := tc.work.DeepCopy()
 			w.Name, w.Namespace, w.Generation = "web", "paris", 3
 			w.CreationTimestamp = metav1.NewTime(now.Add(-90 * time.Second))
-			cells := workRow(w, now).Cells
+			cells := workRow(w, tc.cluster, now).Cells
 			want := []any{"paris", "web", tc.gen, tc.applied, tc.avail, "90s"}
 			if diff := cmp.Diff(want, cells[:6]); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
@@ -155,7 +209,7 @@ func TestDoneOnlyWithoutObstacle(t *testing.T) {
 				condition(workv1.WorkApplied, applied, "A", "", 0),
 				condition(workv1.WorkAvailable, available, "B", "", 0),
 			}}}
-			v := judge(w)
+			v := judge(w, nil, time.Time{})
 			if want := applied == metav1.ConditionTrue && available == metav1.ConditionTrue; v.Done != want {
 				t.Errorf("applied %s, available %s: done %v, want %v", applied, available, v.Done, want)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,7 +29,7 @@ func (h *hub) waitApplied(ctx context.Context, cluster, name string, timeout tim
 		if err != nil {
 			return false, err
 		}
-		v := judge(w)
+		v := judge(w, h.knownAgents(ctx, cluster)[cluster], time.Now())
 		if now := v.progress(); now != last {
 			last = now
 			fmt.Fprintf(h.ErrOut, "%s on cluster %s, generation %d: %s\n", name, cluster, v.Desired, now)
@@ -40,7 +41,7 @@ func (h *hub) waitApplied(ctx context.Context, cluster, name string, timeout tim
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		return coded(exitTimeout, fmt.Errorf("work %q on cluster %q is not applied and available after %s: %s. See more: fleetcast describe work %s --cluster %s",
-			name, cluster, timeout, last, name, cluster))
+			name, cluster, timeout, h.atLast(ctx, cluster, last), name, cluster))
 	}
 	return h.explain(err, "wait for work %q of cluster %q", name, cluster)
 }
@@ -57,17 +58,32 @@ func (h *hub) waitGone(ctx context.Context, cluster, name string, uid types.UID,
 		if err != nil {
 			return false, err
 		}
-		if now := judge(w).Obstacle; now != last {
+		v := judge(w, h.knownAgents(ctx, cluster)[cluster], time.Now())
+		if now := v.message(); now != last {
 			last = now
 			fmt.Fprintf(h.ErrOut, "%s on cluster %s: deleting: %s\n", name, cluster, now)
+		}
+		if v.Withheld {
+			return false, coded(exitFailure, fmt.Errorf("work %q of cluster %q is marked for deletion, which the hub withholds because many works of this cluster are being deleted. If that is meant: %s",
+				name, cluster, confirmCommand(w)))
 		}
 		return false, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		return coded(exitTimeout, fmt.Errorf("work %q on cluster %q is not gone after %s: %s. The deletion goes on; see it: fleetcast describe work %s --cluster %s",
-			name, cluster, timeout, last, name, cluster))
+			name, cluster, timeout, h.atLast(ctx, cluster, last), name, cluster))
 	}
 	return h.explain(err, "wait until work %q of cluster %q is gone", name, cluster)
+}
+
+// atLast completes what was last known of a work with whether its cluster went
+// offline meanwhile, of which nobody tells whoever follows the work.
+func (h *hub) atLast(ctx context.Context, cluster, last string) string {
+	offline := h.knownAgents(ctx, cluster)[cluster].offline(time.Now())
+	if offline == "" || strings.Contains(last, "offline") {
+		return last
+	}
+	return last + "; " + offline
 }
 
 // followOne calls see with the work as it is and as it becomes, nil when there
@@ -78,7 +94,7 @@ func (h *hub) followOne(ctx context.Context, cluster, name string, timeout time.
 	defer cancel()
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
 	listed := false
-	return h.follow(ctx, cluster, options, func(event watch.EventType, u *unstructured.Unstructured) (bool, error) {
+	return h.follow(ctx, workResource, cluster, options, func(event watch.EventType, u *unstructured.Unstructured) (bool, error) {
 		switch event {
 		case watch.Bookmark:
 			there := listed

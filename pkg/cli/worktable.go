@@ -26,8 +26,8 @@ var workColumns = []metav1.TableColumnDefinition{
 }
 
 // workRow renders a work for workColumns.
-func workRow(w *workv1.ManifestWork, now time.Time) metav1.TableRow {
-	v := judge(w)
+func workRow(w *workv1.ManifestWork, p *presence, now time.Time) metav1.TableRow {
+	v := judge(w, p, now)
 	return metav1.TableRow{Cells: []any{
 		w.Namespace,
 		w.Name,
@@ -36,7 +36,7 @@ func workRow(w *workv1.ManifestWork, now time.Time) metav1.TableRow {
 		v.Available,
 		age(w.CreationTimestamp, now),
 		fmt.Sprintf("%d/%d", v.Ready, v.Manifests),
-		v.Obstacle,
+		v.message(),
 	}}
 }
 
@@ -52,6 +52,8 @@ type workPrinter struct {
 	out     *output
 	streams genericiooptions.IOStreams
 	printer printers.ResourcePrinter
+	// roster, if set, is asked for what tables say of the clusters.
+	roster func() roster
 	// tabs remembers column widths, so that the rows of a watch line up.
 	tabs interface {
 		io.Writer
@@ -110,20 +112,24 @@ func (p *workPrinter) gone(u *unstructured.Unstructured) error {
 	if err != nil {
 		return err
 	}
-	row := workRow(w, time.Now())
-	row.Cells[3], row.Cells[4], row.Cells[7] = "Gone", "", ""
+	row := workRow(w, nil, time.Now())
+	row.Cells[3], row.Cells[4], row.Cells[6], row.Cells[7] = "Gone", "", "", ""
 	return p.print(&metav1.Table{ColumnDefinitions: workColumns, Rows: []metav1.TableRow{row}})
 }
 
 func (p *workPrinter) rows(works []*unstructured.Unstructured) error {
 	table := &metav1.Table{ColumnDefinitions: workColumns}
 	now := time.Now()
+	var clusters roster
+	if p.roster != nil {
+		clusters = p.roster()
+	}
 	for _, u := range works {
 		w, err := typed(u)
 		if err != nil {
 			return err
 		}
-		table.Rows = append(table.Rows, workRow(w, now))
+		table.Rows = append(table.Rows, workRow(w, clusters[w.Namespace], now))
 	}
 	return p.print(table)
 }
