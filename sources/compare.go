@@ -175,7 +175,7 @@ func (d *Dispatcher) toCompare(clusters []string) []string {
 		switch {
 		case !p.capable && has:
 			out = append(out, cluster)
-		case !p.capable && p.notedAt == nil:
+		case !p.capable:
 			delete(d.peers, cluster)
 		case p.capable && p.online && time.Since(later(p.heardAt, d.sessionAt)) >= d.options.CompareInterval:
 			out = append(out, cluster)

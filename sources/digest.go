@@ -117,14 +117,14 @@ func (d *Dispatcher) answerTalk(ctx context.Context, cluster string) {
 // answerDigest says to a cluster that it has what it should, or in which
 // buckets it may not. held is what the source had at asOf or later.
 func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []Held, asOf time.Time, m *codec.Digest) {
-	excuses, unclaimed := d.excusesFor(cluster, held)
+	excuses := d.excusesFor(cluster, held)
 	spec, status := expected(m.Instance, held, excuses, d.noStatus)
 	specRoot, statusRoot := spec.Root(), status.Root()
 	_, term := d.leadership()
 	to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: keyDigest}
 	if specRoot == m.Spec && statusRoot == m.Status {
 		d.metrics.digests.WithLabelValues("match").Inc()
-		d.synced(cluster, true, asOf)
+		unclaimed := d.synced(cluster, asOf)
 		d.answerWith(ctx, to, typeMatch, codec.Match{
 			Source: d.id, Instance: m.Instance, Term: term,
 			Spec: specRoot.Short(), Status: statusRoot.Short(), Unclaimed: unclaimed,
@@ -134,8 +134,8 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 	answer := codec.Buckets{Source: d.id, Instance: m.Instance, Term: term, Works: spec.Len()}
 	result := "status_differs"
 	if specRoot != m.Spec {
-		result = "spec_differs"
-		d.synced(cluster, false, asOf)
+		result = "differs"
+		d.unsynced(cluster)
 		all := spec.All()
 		answer.Spec = &all
 	}
@@ -156,23 +156,34 @@ func (d *Dispatcher) answerWith(ctx context.Context, to brokers.Topic, typ strin
 	}
 }
 
-// synced notes what came of a digest that was compared with the state of asOf.
-func (d *Dispatcher) synced(cluster string, matched bool, asOf time.Time) {
+// synced notes that a cluster had what the source had at asOf, and returns how
+// many unclaimed works it has beside.
+func (d *Dispatcher) synced(cluster string, asOf time.Time) (unclaimed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peerLocked(cluster)
-	if matched {
-		p.syncedAt = asOf
+	p.syncedAt = asOf
+	if !p.inSync {
+		p.inSync = true
+		d.saveLocked(cluster)
 	}
-	if p.inSync != matched {
-		p.inSync = matched
+	d.claimLocked(cluster, p)
+	return len(p.unclaimed)
+}
+
+// unsynced notes that a cluster lacks something, or has something to be decided
+// on. A status that is still to be reported is neither.
+func (d *Dispatcher) unsynced(cluster string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.peerLocked(cluster); p.inSync {
+		p.inSync = false
 		d.saveLocked(cluster)
 	}
 }
 
-// excusesFor returns the excuses of a cluster that still hold, and how many of
-// them are of unclaimed works. The others end.
-func (d *Dispatcher) excusesFor(cluster string, held []Held) (excuses map[string]excuse, unclaimed int) {
+// excusesFor returns the excuses of a cluster that still hold. The others end.
+func (d *Dispatcher) excusesFor(cluster string, held []Held) map[string]excuse {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peerLocked(cluster)
@@ -188,8 +199,7 @@ func (d *Dispatcher) excusesFor(cluster string, held []Held) (excuses map[string
 			}
 		}
 	}
-	d.claimLocked(cluster, p)
-	return maps.Clone(p.excuses), len(p.unclaimed)
+	return maps.Clone(p.excuses)
 }
 
 // claimLocked has the list of unclaimed works follow the excuses.

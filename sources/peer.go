@@ -122,14 +122,6 @@ func (d *Dispatcher) peerLocked(cluster string) *peer {
 	return p
 }
 
-// capable says whether the agent of a cluster knows digests.
-func (d *Dispatcher) capable(cluster string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	p := d.peers[cluster]
-	return p != nil && p.capable
-}
-
 // parked says that nothing is published to a cluster now.
 func (d *Dispatcher) parked(cluster string) bool {
 	d.mu.Lock()

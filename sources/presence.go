@@ -63,13 +63,12 @@ func (p *peer) tell(agent string, capabilities []string) bool {
 	if len(capabilities) == 0 && !p.capable {
 		return false // OCM's, and never anything else.
 	}
-	capabilities = slices.Sorted(slices.Values(capabilities))
-	capabilities = slices.Compact(capabilities)
-	if p.agent == agent && slices.Equal(p.capabilities, capabilities) {
+	told := slices.Compact(slices.Sorted(slices.Values(capabilities)))
+	if p.agent == agent && slices.Equal(p.capabilities, told) {
 		return false
 	}
-	p.agent, p.capabilities = agent, capabilities
-	capable := slices.Contains(capabilities, codec.CapDigest)
+	p.agent, p.capabilities = agent, told
+	capable := slices.Contains(told, codec.CapDigest)
 	if p.capable && !capable {
 		// Another agent took its place. Nothing that was said of digests counts.
 		p.excuses, p.unclaimed, p.instances, p.inSync = nil, nil, nil, false

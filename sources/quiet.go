@@ -38,13 +38,6 @@ func (d *Dispatcher) expectLocked(cluster string, wait time.Duration) {
 	d.checks.AddAfter(cluster, struct{}{}, wait)
 }
 
-// expect is expectLocked for a cluster that knows digests.
-func (d *Dispatcher) expect(cluster string, wait time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.expectLocked(cluster, wait)
-}
-
 func (d *Dispatcher) vigilLocked(cluster string) *vigil {
 	v, ok := d.vigils[cluster]
 	if !ok {

@@ -120,7 +120,7 @@ func (d *Dispatcher) judged(k Key, p *pendingReport, verdict Verdict) {
 		d.reported(k, p.report.Generation)
 	case Invalid:
 		d.note(drop{k, resultInvalid, errInvalidStatus})
-	case Stale, Foreign, Unknown:
+	case Stale, Foreign, Unknown, verdictFailed:
 	}
 }
 

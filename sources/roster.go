@@ -37,8 +37,9 @@ type AgentState struct {
 	// saved.
 	LastSeen time.Time
 
-	// InSync says whether its last digest matched: whether it holds what the
-	// source wants it to, apart from what is known to differ. SyncedAt is when a
+	// InSync says whether it holds what the source wants it to, apart from what
+	// is known to differ and left so: its last digest matched, or differed in
+	// nothing but statuses that are still to be reported. SyncedAt is when a
 	// digest matched last; like LastSeen, it changes without being saved.
 	InSync   bool
 	SyncedAt time.Time

@@ -2,8 +2,12 @@
 // side of the conversation.
 //
 // A [Source] holds the desired state; the [Dispatcher] moves it. The dispatcher
-// keeps no state that cannot be had again from the source: after a restart, a
-// lost broker or a new leader it compares and sends what is missing.
+// keeps no state that cannot be had again from the source or its clusters: after
+// a restart, a lost broker or a new leader it compares and sends what is missing.
+//
+// With agents that know digests (codec.CapDigest) it compares 32 bytes for all
+// works of a cluster, and then only the works that are not the same. With those
+// of OCM it compares lists.
 //
 // # Guarantees
 //
@@ -19,7 +23,14 @@
 //   - Cluster and source of a report or a question are those of its address. An
 //     event that claims another is dropped and counted.
 //   - A source that is not loaded answers nothing, and nothing is answered with
-//     a deletion of a work of which the source holds no tombstone.
+//     a deletion of a work of which the source holds no tombstone: such works are
+//     unclaimed. They stay where they are, and a [Roster] hears of them.
+//   - Nothing is published to a cluster that is known to be offline. When it
+//     returns, its digest brings what it missed, and no more than that.
+//   - A hub finds out from its clusters that another one leads under its source
+//     ID, and stops; see [Lifetime]. One cluster's word is not enough for that.
+//   - What a cluster holds newer than its source, and what cannot or must not be
+//     sent now, is left as it is and does not keep the cluster from being in sync.
 package sources
 
 import (
