@@ -1,0 +1,257 @@
+package sources
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/digest"
+)
+
+func TestCompare(t *testing.T) {
+	const none = "empty"
+	one, two := digest.Content{1}, digest.Content{2}
+	for name, tc := range map[string]struct {
+		reason string
+		held   Held
+		entry  *codec.Entry
+		want   string
+	}{
+		"same": {
+			reason: "nothing to say",
+			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 3, Digest: one, Status: "a"},
+		},
+		"never reported": {
+			reason: "agents leave empty what they never said, sources have the hash of nothing",
+			held:   Held{Generation: 3, Digest: one, StatusHash: none}, entry: &codec.Entry{Generation: 3, Digest: one},
+		},
+		"missing": {reason: "it lacks the work", held: Held{Generation: 3}, want: "publish"},
+		"older": {
+			reason: "it lacks the version; the status follows",
+			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 2, Digest: one, Status: "b"}, want: "publish",
+		},
+		"other content": {
+			reason: "of two of one generation, the source's counts",
+			held:   Held{Generation: 3, Digest: one}, entry: &codec.Entry{Generation: 3, Digest: two}, want: "publish",
+		},
+		"other status": {
+			reason: "the report was lost",
+			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 3, Digest: one, Status: "b"}, want: "status",
+		},
+		"ahead": {
+			reason: "a restored source rolls nothing back, and takes no report on what it has not",
+			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 4, Digest: two, Status: "b"}, want: "ahead",
+		},
+		"unversioned": {
+			reason: "generation 0 cannot be behind",
+			held:   Held{Digest: one}, entry: &codec.Entry{Generation: 4, Digest: two}, want: "publish",
+		},
+		"deletion unheard": {
+			reason: "it still has the work",
+			held:   Held{Generation: 4, Deleting: true}, entry: &codec.Entry{Generation: 3, Digest: one}, want: "publish",
+		},
+		"deletion of a newer version": {
+			reason: "whether the deletion counts is for the cluster to say: IDs may be used once",
+			held:   Held{Generation: 3, Deleting: true}, entry: &codec.Entry{Generation: 4, Digest: one}, want: "publish",
+		},
+		"deletion under way": {
+			reason: "the content of a deletion does not count",
+			held:   Held{Generation: 4, Deleting: true, Digest: one}, entry: &codec.Entry{Generation: 4, Deleting: true},
+		},
+		"deletion confirmed, and the confirmation lost": {
+			reason: "who has nothing of it has to confirm",
+			held:   Held{Generation: 4, Deleting: true}, want: "publish",
+		},
+		"another deletion": {
+			reason: "it confirms the generation that it was asked for",
+			held:   Held{Generation: 4, Deleting: true}, entry: &codec.Entry{Generation: 3, Deleting: true}, want: "publish",
+		},
+		"a later deletion": {
+			reason: "it is on its way out",
+			held:   Held{Generation: 3, Deleting: true}, entry: &codec.Entry{Generation: 4, Deleting: true}, want: "ahead",
+		},
+		"deleted there, live here": {
+			reason: "a restored source does not bring back what was deleted since",
+			held:   Held{Generation: 3, Digest: one}, entry: &codec.Entry{Generation: 4, Deleting: true}, want: "ahead",
+		},
+		"put again": {
+			reason: "a newer version is another work",
+			held:   Held{Generation: 5, Digest: one}, entry: &codec.Entry{Generation: 4, Deleting: true}, want: "publish",
+		},
+		"withheld": {
+			reason: "the deletion waits",
+			held:   Held{Generation: 4, Deleting: true, Withheld: true}, entry: &codec.Entry{Generation: 3, Digest: one}, want: "withheld",
+		},
+		"withheld, and nothing there": {
+			reason: "there is nothing to lose, but the source waits all the same",
+			held:   Held{Generation: 4, Deleting: true, Withheld: true}, want: "withheld",
+		},
+		"withheld too late": {
+			reason: "the cluster is deleting it already",
+			held:   Held{Generation: 4, Deleting: true, Withheld: true}, entry: &codec.Entry{Generation: 4, Deleting: true},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var e codec.Entry
+			if tc.entry != nil {
+				e = *tc.entry
+			}
+			diff := compare(tc.held, e, tc.entry != nil, none)
+			var got []string
+			if diff.publish {
+				got = append(got, "publish")
+			}
+			if diff.status {
+				got = append(got, "status")
+			}
+			if diff.cause != "" {
+				got = append(got, string(diff.cause))
+			}
+			if diff := cmp.Diff(tc.want, strings.Join(got, " ")); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+// TestDifferencesKeepToTheirBuckets: what a page does not name is not judged,
+// and what is named again counts as it was said last.
+func TestDifferencesKeepToTheirBuckets(t *testing.T) {
+	const a, b, c = "a", "b", "c" // Of three buckets.
+	held := []Held{{ID: a, Generation: 1}, {ID: b, Generation: 1}, {ID: c, Generation: 1}}
+	page := func(of string, entries ...codec.Entry) codec.Entries {
+		return codec.Entries{Buckets: []uint8{digest.BucketOf(of)}, Entries: entries}
+	}
+	var got []string
+	for _, diff := range differences(held, []codec.Entries{
+		page(a, codec.Entry{ID: a, Generation: 1}), page(b, codec.Entry{ID: b, Generation: 1}), page(a),
+	}, "") {
+		got = append(got, diff.id)
+	}
+	if diff := cmp.Diff([]string{a}, got); diff != "" {
+		t.Errorf("works that differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestMeet(t *testing.T) {
+	start := time.Unix(1700000000, 0)
+	type step struct {
+		key               byte
+		after             time.Duration
+		newest, duplicate bool
+	}
+	for name, tc := range map[string]struct {
+		reason string
+		steps  []step
+	}{
+		"restarts": {
+			reason: "each takes the place of the one before",
+			steps:  []step{{1, 0, true, false}, {2, time.Hour, true, false}, {3, 2 * time.Hour, true, false}},
+		},
+		"under way": {
+			reason: "events of the one before may still come for a minute",
+			steps:  []step{{1, 0, true, false}, {2, time.Second, true, false}, {1, time.Minute, false, false}},
+		},
+		"two at a time": {
+			reason: "an instance that was replaced long ago still speaks",
+			steps:  []step{{1, 0, true, false}, {2, time.Second, true, false}, {1, 2 * time.Minute, false, true}, {2, 2 * time.Minute, true, false}},
+		},
+		"the later one is gone": {
+			reason: "somebody has to be the cluster's agent",
+			steps:  []step{{1, 0, true, false}, {2, time.Second, true, false}, {1, time.Hour, true, false}, {1, 2 * time.Hour, true, false}},
+		},
+		"three at a time": {
+			reason: "all of them are remembered",
+			steps: []step{
+				{1, 0, true, false}, {2, time.Second, true, false}, {3, 2 * time.Second, true, false},
+				{1, 2 * time.Minute, false, true}, {2, 2 * time.Minute, false, true},
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p peer
+			for i, s := range tc.steps {
+				newest, duplicate := p.meet(digest.Key{s.key}, start.Add(s.after))
+				if newest != s.newest || duplicate != s.duplicate {
+					t.Errorf("%s: step %d: newest %v, duplicate %v; want %v, %v", tc.reason, i, newest, duplicate, s.newest, s.duplicate)
+				}
+			}
+			for i := range 100 {
+				p.meet(digest.Key{byte(i)}, start.Add(3*time.Hour))
+			}
+			if len(p.instances) > maxInstances {
+				t.Errorf("%d instances are remembered", len(p.instances))
+			}
+		})
+	}
+}
+
+// TestExpectedIsWhatTheClusterHas, with every cause of an excuse, and ends to
+// be so when the source has something new.
+func TestExpectedIsWhatTheClusterHas(t *testing.T) {
+	key := digest.Key{7}
+	held := []Held{
+		{ID: "plain", Generation: 1, Digest: digest.Content{1}, StatusHash: "a"},
+		{ID: "ahead", Generation: 1, Digest: digest.Content{1}, StatusHash: "a"},
+		{ID: "refused", Generation: 2, Digest: digest.Content{1}, StatusHash: "empty"},
+		{ID: "withheld", Generation: 2, Deleting: true, Withheld: true, StatusHash: "a"},
+	}
+	excuses := map[string]excuse{
+		"ahead":     {cause: causeAhead, has: codec.Entry{ID: "ahead", Generation: 2, Digest: digest.Content{2}, Status: "b"}, own: versionOf(held[1])},
+		"refused":   {cause: causeRefused, lacks: true, own: versionOf(held[2])},
+		"withheld":  {cause: causeWithheld, has: codec.Entry{ID: "withheld", Generation: 1, Digest: digest.Content{2}, Status: "a"}, own: versionOf(held[3])},
+		"unclaimed": {cause: causeUnclaimed, has: codec.Entry{ID: "unclaimed", Generation: 9, Digest: digest.Content{3}, Status: "c"}},
+	}
+	spec, status := expected(key, held, excuses, "empty")
+	wantSpec, wantStatus := digest.NewSet(key), digest.NewSet(key)
+	for _, e := range []codec.Entry{
+		{ID: "plain", Generation: 1, Digest: digest.Content{1}, Status: "a"},
+		excuses["ahead"].has, excuses["withheld"].has, excuses["unclaimed"].has,
+	} {
+		wantSpec.AddSpec(e.ID, e.Generation, e.Digest, e.Deleting)
+		wantStatus.AddStatus(e.ID, e.Status)
+	}
+	if spec.Root() != wantSpec.Root() || status.Root() != wantStatus.Root() {
+		t.Error("the sums are not those of what the cluster has")
+	}
+
+	d := NewDispatcher("hub1", nil, nil, Options{})
+	d.peerLocked("c1").excuses = excuses
+	d.refused[Key{"c1", "refused"}] = refusal{generation: 2}
+	if got := d.excusesFor("c1", held); len(got) != 4 {
+		t.Errorf("%d excuses hold, want all 4", len(got))
+	}
+	held[1].Digest[0]++
+	held[3].Withheld = false
+	delete(d.refused, Key{"c1", "refused"})
+	held = append(held, Held{ID: "unclaimed"})
+	if got := d.excusesFor("c1", held); len(got) > 0 {
+		t.Errorf("excuses %v hold although the source has something new to say", got)
+	}
+	if p := d.peerLocked("c1"); p.excuses != nil {
+		t.Error("the map of excuses is kept")
+	}
+}
+
+// TestPagesAreBounded: a cluster that sends pages without end takes no more
+// than its share of memory.
+func TestPagesAreBounded(t *testing.T) {
+	d := NewDispatcher("hub1", nil, nil, Options{})
+	page := codec.Entries{Buckets: []uint8{0}, Entries: slices.Repeat([]codec.Entry{{ID: "a"}}, codec.MaxEntries/2)}
+	dropped := 0
+	for range 10 {
+		if d.takeEntries("c1", page) != nil {
+			dropped++
+		}
+	}
+	if dropped != 8 {
+		t.Errorf("%d of 10 pages of half the limit were dropped, want 8", dropped)
+	}
+	if err := d.takeEntries("c2", page); err != nil {
+		t.Errorf("another cluster's page was dropped: %v", err)
+	}
+}
