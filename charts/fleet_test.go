@@ -28,6 +28,7 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/agent"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/pkg/api/apitest"
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
 	"github.com/fleetcast-io/fleetcast/pkg/hub"
 )
@@ -148,6 +149,19 @@ func TestFleet(t *testing.T) {
 	permit(t, c, cluster, rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account})
 	eventually(t, "the work is applied when its rights are there", func() error {
 		return condition(t, c, work, workv1.WorkApplied, metav1.ConditionTrue, "")
+	})
+
+	eventually(t, "the agent is recorded as online and in sync", func() error {
+		var a v1alpha1.Agent
+		if err := c.Get(t.Context(), client.ObjectKey{Namespace: cluster, Name: hubConfig.SourceID}, &a); err != nil {
+			return err
+		}
+		for _, kind := range []string{api.ConditionOnline, api.ConditionInSync} {
+			if !meta.IsStatusConditionTrue(a.Status.Conditions, kind) {
+				return fmt.Errorf("status %+v", a.Status)
+			}
+		}
+		return nil
 	})
 
 	large := newWork(cluster, "large", strings.Repeat("v", 100<<10))

@@ -28,6 +28,10 @@ func TestBadValues(t *testing.T) {
 		{"a profile that is not one", "agent", `{rbac: {profile: edit}}`, "/rbac/profile"},
 		{"a cluster name that is no namespace", "agent", `{clusterName: Cluster_1}`, "/clusterName"},
 		{"a name that would be another subject", "broker", `{clusters: ["c1.*"]}`, "/clusters/0"},
+		{"a source that no object can be called", "hub", `{sourceID: Hub_1}`, "/sourceID"},
+		{"a share that is none", "hub", `{maxDeletionShare: 20}`, "/maxDeletionShare"},
+		{"a share of nothing", "hub", `{maxDeletionShare: -0.1}`, "/maxDeletionShare"},
+		{"half a work", "hub", `{maxDeletions: 1.5}`, "/maxDeletions"},
 		{"a digest that is not one", "hub", `{image: {digest: latest}}`, "/image/digest"},
 	} {
 		var values map[string]any
@@ -83,6 +87,7 @@ func TestWarnings(t *testing.T) {
 		{"nothing to say of a good hub", "hub", `{broker: {url: "tls://a"}}`, nil},
 		{"plaintext", "hub", `{broker: {url: "mqtt://a"}}`, []string{"without TLS"}},
 		{"one replica", "hub", `{broker: {url: "tls://a"}, replicas: 1}`, []string{"one replica"}},
+		{"deletions without a limit", "hub", `{broker: {url: "tls://a"}, maxDeletionShare: 1}`, []string{"no deletion is withheld"}},
 		{"no broker", "hub", `{broker: {url: "mem:"}}`, []string{"no cluster can be reached"}},
 		{"nothing to say of a good agent", "agent", `{clusterName: c1, broker: {url: "tls://a"}, rbac: {profile: admin}}`, nil},
 		{
