@@ -24,15 +24,15 @@ func TestBreakerLetsOnlySoManyPass(t *testing.T) {
 		apart   time.Duration // Between deletions, of which there is one per work.
 		passed  int
 	}{
-		"few works":        {"ten may go, whatever the share", DefaultBreaker, 10, 0, 10},
-		"one more":         {"and not one more", DefaultBreaker, 11, 0, 10},
-		"many works":       {"a fifth of many is more than ten", DefaultBreaker, 200, 0, 40},
-		"one by one":       {"at most as many as the limit within ten minutes", DefaultBreaker, 60, time.Second, 12},
-		"far apart":        {"deletions beyond ten minutes do not count together", DefaultBreaker, 30, 10 * time.Minute, 30},
-		"nothing may go":   {"an operator may confirm each", Breaker{}, 3, time.Hour, 0},
-		"only the share":   {"without a number", Breaker{Share: 0.5}, 10, 0, 5},
-		"switched off":     {"a share of 1 withholds nothing", Breaker{Share: 1}, 100, 0, 100},
-		"next to a second": {"two minutes apart, five at a time", Breaker{Works: 5}, 20, 2 * time.Minute, 10},
+		"few works":      {"ten may go, whatever the share", DefaultBreaker, 10, 0, 10},
+		"one more":       {"and not one more", DefaultBreaker, 11, 0, 10},
+		"many works":     {"a fifth of many is more than ten", DefaultBreaker, 200, 0, 40},
+		"one by one":     {"at most as many as the limit within ten minutes", DefaultBreaker, 60, time.Second, 12},
+		"far apart":      {"deletions beyond ten minutes do not count together", DefaultBreaker, 30, 10 * time.Minute, 30},
+		"nothing may go": {"an operator may confirm each", Breaker{}, 3, time.Hour, 0},
+		"only the share": {"without a number", Breaker{Share: 0.5}, 10, 0, 5},
+		"switched off":   {"a share of 1 withholds nothing", Breaker{Share: 1}, 100, 0, 100},
+		"a minute apart": {"five in ten minutes, and five in the next", Breaker{Works: 5}, 20, time.Minute, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, got := deletions{works: tc.works}, 0

@@ -36,3 +36,10 @@ func (s *Source) Computed() (digests, hashes int64) { return s.digests.Load(), s
 
 // Publishable says whether a change has a work published.
 func Publishable(old, w *workv1.ManifestWork) bool { return publishable(old, w) }
+
+// WithheldIn is how many deletions of a cluster are withheld.
+func (s *Source) WithheldIn(cluster string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.clusterOf(cluster).deletions.withheld)
+}

@@ -76,18 +76,26 @@ func startHub(t *testing.T, o mem.Options) *hub {
 // startHubOf is startHub for a cluster that has works already, as a restart is.
 func startHubOf(t *testing.T, cluster string, o mem.Options) *hub {
 	t.Helper()
-	return startHubWith(t, apitest.Shared(t).Config(), cluster, o, kube.Options{})
+	return startHubWith(t, cluster, mem.NewBroker(o), kube.Options{})
 }
 
-// startHubWith is startHubOf on an API server of the test's choice.
-func startHubWith(t *testing.T, cfg *rest.Config, cluster string, o mem.Options, ko kube.Options) *hub {
+// restart ends the hub and starts the next one on its broker, where its agents
+// still are.
+func (h *hub) restart(o kube.Options) *hub {
+	h.t.Helper()
+	h.stop()
+	return startHubWith(h.t, h.cluster, h.broker, o)
+}
+
+// startHubWith is startHubOf with a broker and options of the test's choice.
+func startHubWith(t *testing.T, cluster string, broker *mem.Broker, o kube.Options) *hub {
 	t.Helper()
-	scheme := api.NewScheme()
+	cfg, scheme := apitest.Shared(t).Config(), api.NewScheme()
 	direct, err := client.New(cfg, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hub{Client: direct, t: t, broker: mem.NewBroker(o), cluster: cluster}
+	h := &hub{Client: direct, t: t, broker: broker, cluster: cluster}
 	h.installCRDs()
 	watched := rest.CopyConfig(cfg)
 	watched.Wrap(h.writes.watch)
@@ -97,7 +105,7 @@ func startHubWith(t *testing.T, cfg *rest.Config, cluster string, o mem.Options,
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.source, err = kube.New(t.Context(), mgr, sourceID, ko); err != nil {
+	if h.source, err = kube.New(t.Context(), mgr, sourceID, o); err != nil {
 		t.Fatal(err)
 	}
 	transport := h.broker.Open(brokers.Config{Role: brokers.RoleSource, Name: sourceID})
@@ -127,6 +135,9 @@ func startHubWith(t *testing.T, cfg *rest.Config, cluster string, o mem.Options,
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("manager: %v", err)
+		}
+		if err := transport.Close(context.Background()); err != nil {
+			t.Errorf("close the hub's connection: %v", err)
 		}
 	})
 	t.Cleanup(h.stop)
@@ -415,13 +426,18 @@ func applied(generation int64) metav1.Condition {
 // eventOn fails the test if there will be no event on the work for this reason.
 func (h *hub) eventOn(w *workv1.ManifestWork, reason string) {
 	h.t.Helper()
+	h.eventOnObject(string(w.UID), reason)
+}
+
+func (h *hub) eventOnObject(uid, reason string) {
+	h.t.Helper()
 	h.eventually("there is an event "+reason, func() error {
 		var events corev1.EventList
 		if err := h.List(h.t.Context(), &events, client.InNamespace(h.cluster)); err != nil {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.InvolvedObject.UID == w.UID && e.Reason == reason {
+			if string(e.InvolvedObject.UID) == uid && e.Reason == reason {
 				return nil
 			}
 		}
