@@ -42,5 +42,6 @@ publish: [
 subscribe: [
   "fleetcast.all-sources.*"
   "_INBOX.source-{{ . }}.>"
+  "$JS.EVENT.ADVISORY.CONSUMER.*.FLEETCAST_SPEC.*"
 ]
 {{- end }}
