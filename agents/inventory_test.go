@@ -35,7 +35,7 @@ func TestInventoryFollowsRecords(t *testing.T) {
 				if records[k] == nil || !records[k].Bundle.Deleting() || records[k].Gone() {
 					t.Skip("nothing is being deleted")
 				}
-				records[k] = waiting(records[k], drawBundle(t, k))
+				records[k] = waiting(records[k], drawBundle(t, k), t1)
 				set(k)
 			},
 			"report": func(t *rapid.T) {

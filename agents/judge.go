@@ -133,7 +133,7 @@ func accepted(held *Record, b codec.Bundle, sent time.Time) *Record {
 	}
 	next := *held
 	if next.Next != nil && newer(*next.Next, b) {
-		next.Next = nil // What waited its turn is deleted, too.
+		next.Next, next.NextSent = nil, time.Time{} // What waited its turn is deleted, too.
 	}
 	if b.Deleting() {
 		// What is to be deleted must stay known: a deletion may carry neither
@@ -149,9 +149,9 @@ func accepted(held *Record, b codec.Bundle, sent time.Time) *Record {
 }
 
 // waiting is the record with a bundle whose turn comes after the deletion.
-func waiting(held *Record, b codec.Bundle) *Record {
+func waiting(held *Record, b codec.Bundle, sent time.Time) *Record {
 	next := *held
-	next.Next = &b
+	next.Next, next.NextSent = &b, sent
 	return &next
 }
 
@@ -173,7 +173,7 @@ func buried(held *Record, confirmation codec.Report, now time.Time) *Record {
 	if held.Next != nil {
 		// A report on what comes next says that the old work is gone as well; a
 		// confirmation of the deletion now could be taken for the new work's.
-		return &Record{Bundle: *held.Next, Buried: held.Bundle.DeletedAt, Ended: held.end()}
+		return &Record{Bundle: *held.Next, Sent: held.NextSent, Buried: held.Bundle.DeletedAt, Ended: held.end()}
 	}
 	b := held.Bundle
 	b.Payload, b.Metadata = nil, nil

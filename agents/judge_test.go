@@ -105,7 +105,7 @@ func (r *replay) deliver(t *rapid.T, b codec.Bundle, sent time.Time) {
 		}
 		r.held = accepted(r.held, b, sent)
 	case verdictNext:
-		r.held = waiting(r.held, b)
+		r.held = waiting(r.held, b, sent)
 	case verdictConfirm:
 		r.held = askedAgain(r.held, b)
 	case verdictDuplicate, verdictStale:
@@ -119,6 +119,26 @@ func (r *replay) deliver(t *rapid.T, b codec.Bundle, sent time.Time) {
 func (r *replay) finish(now time.Time) {
 	if r.held != nil && r.held.Bundle.Deleting() && !r.held.Gone() {
 		r.held = buried(r.held, codec.Report{}, now)
+	}
+}
+
+// TestJudgeDeletesWhatWaited: deletion timestamps count seconds, so two works of
+// one ID that are deleted within a second are told apart by when that was sent,
+// also when the second had to wait for the first one's end.
+func TestJudgeDeletesWhatWaited(t *testing.T) {
+	after := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
+	r := replay{held: &Record{Bundle: deletion(2, t0), Sent: after(1)}}
+	again := live(3, "again")
+	if got := judge(r.held, again, after(2)); got != verdictNext {
+		t.Fatalf("judge = %s, want %s", got, verdictNext)
+	}
+	r.held = waiting(r.held, again, after(2))
+	r.finish(after(3))
+	if got := judge(r.held, deletion(2, t0), after(1)); got != verdictStale {
+		t.Errorf("a late copy of the first deletion: judge = %s, want %s", got, verdictStale)
+	}
+	if got := judge(r.held, deletion(4, t0), after(4)); got != verdictAccept {
+		t.Errorf("the deletion of the second work: judge = %s, want %s", got, verdictAccept)
 	}
 }
 

@@ -138,7 +138,7 @@ func (a *Agent) handleBundle(d brokers.Delivery, at *step, b codec.Bundle) {
 			case verdictAccept:
 				dr.put(k, accepted(held, b, sent))
 			case verdictNext:
-				dr.put(k, waiting(held, b))
+				dr.put(k, waiting(held, b, sent))
 			case verdictConfirm:
 				next := askedAgain(held, b)
 				dr.put(k, next.with(a.report(next.Report, dr.issue())))

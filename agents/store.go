@@ -57,8 +57,10 @@ type Record struct {
 	Sent time.Time
 
 	// Next is a bundle that came for the same ID while Bundle was being
-	// deleted. It takes its place when the deletion is done.
-	Next *codec.Bundle
+	// deleted. It takes its place when the deletion is done. NextSent is what
+	// Sent is for Bundle.
+	Next     *codec.Bundle
+	NextSent time.Time
 
 	// Report is the newest; its ID is empty if there is none. Unsent says that
 	// the broker has not confirmed it.

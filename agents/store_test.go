@@ -35,7 +35,7 @@ func TestDiskKeepsEverything(t *testing.T) {
 			ID: "w1", Source: "hub1", Cluster: "c1", Generation: 7, DeletedAt: t1,
 			Metadata: []byte(`{"name":"w"}`), Payload: []byte(" {\"a\": \"<\\u00e9>\"} "), Trace: `{"x":"y"}`,
 		},
-		Next: &next,
+		Next: &next, NextSent: t1,
 		Report: codec.Report{
 			ID: "w1", Source: "hub1", Cluster: "c1", Generation: 7, Agent: "a", Sequence: 99, Hash: "h", Payload: []byte(`{}`),
 		},
