@@ -110,10 +110,12 @@ func (c *cluster) begin(ctx context.Context, b codec.Bundle) (agents.Key, error)
 		c.failing--
 	}
 	c.mu.Unlock()
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-		return k, ctx.Err()
+	if d > 0 {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return k, ctx.Err()
+		}
 	}
 	if fails {
 		return k, errors.New("the cluster's API server is overloaded")
