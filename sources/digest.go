@@ -214,7 +214,7 @@ func (d *Dispatcher) claimLocked(cluster string, p *peer) {
 	if slices.Equal(now, p.unclaimed) {
 		return
 	}
-	if len(now) > 0 {
+	if len(now) > len(p.unclaimed) {
 		d.log.Warn("cluster holds works that this source does not know; they stay there untouched",
 			"cluster", cluster, "works", len(now))
 	}

@@ -14,8 +14,8 @@ const (
 	beginRetry    = time.Second
 	beginRetryMax = 30 * time.Second
 
-	// rivalInterval is how often the clusters are counted that know of a higher
-	// term, and how often they are all asked which they know.
+	// rivalInterval is how often all clusters are asked which term they know
+	// while some know of a higher one.
 	rivalInterval = time.Minute
 
 	// maxLeap is how far above its own a term may be that this hub goes by.
@@ -109,7 +109,12 @@ func (d *Dispatcher) heard(cluster string, term int64) {
 		default:
 		}
 	case term > d.lead.term:
-		d.countRivalsLocked(time.Now())
+		// All clusters of a fleet may say so at once, and counting takes longer
+		// the more there are.
+		pause := time.Duration(len(d.peers)/1000) * 10 * time.Millisecond
+		if now := time.Now(); now.Sub(d.lead.countedAt) >= pause {
+			d.countRivalsLocked(now)
+		}
 	}
 }
 

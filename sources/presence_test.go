@@ -1,12 +1,9 @@
 package sources_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,113 +289,5 @@ func TestTwoAgentsOfOneCluster(t *testing.T) {
 			t.Error("still counted as two, long after the other one was stopped")
 		}
 		a.syncs()
-	})
-}
-
-// flaky is a roster that fails a few times.
-type flaky struct {
-	*memory.Source
-
-	mu       sync.Mutex
-	failures int
-	saved    []sources.AgentState
-}
-
-func (s *flaky) Agents(ctx context.Context) ([]sources.AgentState, error) {
-	if s.fails() {
-		return nil, errors.New("not now")
-	}
-	return s.Source.Agents(ctx)
-}
-
-func (s *flaky) SaveAgent(ctx context.Context, a sources.AgentState) error {
-	if s.fails() {
-		panic("not now")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.saved = append(s.saved, a)
-	return s.Source.SaveAgent(ctx, a)
-}
-
-func (s *flaky) fails() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.failures--
-	return s.failures >= 0
-}
-
-func TestRosterIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src, f := &flaky{Source: memory.New(sourceID), failures: 3}, &fakeTransport{}
-		d := run(t, src, f, sources.Options{})
-		synctest.Wait()
-		if err := d.Ready(); err == nil || !strings.Contains(err.Error(), "agents") {
-			t.Errorf("ready %v before the roster was read, want what is missing", err)
-		}
-		pass(time.Minute)
-		f.ready()
-		src.mu.Lock()
-		src.failures = 3
-		src.mu.Unlock()
-		a := newScripted(t, f, "c1")
-		a.syncs()
-		pass(time.Minute)
-		src.mu.Lock()
-		defer src.mu.Unlock()
-		if n := len(src.saved); n == 0 || !src.saved[n-1].InSync {
-			t.Errorf("saved %+v, want the last to be in sync", src.saved)
-		}
-	})
-}
-
-// TestRosterHearsOfTransitionsOnly, so that a fleet at rest writes nothing.
-func TestRosterHearsOfTransitionsOnly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src, f := &flaky{Source: memory.New(sourceID)}, &fakeTransport{}
-		run(t, src, f, sources.Options{})
-		f.ready()
-		a := newScripted(t, f, "c1")
-		a.syncs()
-		pass(time.Minute)
-		src.mu.Lock()
-		before := len(src.saved)
-		src.mu.Unlock()
-		for range 60 {
-			a.beats(true)
-			a.syncs()
-			pass(time.Minute)
-		}
-		src.mu.Lock()
-		defer src.mu.Unlock()
-		if before != 1 || len(src.saved) != before {
-			t.Errorf("saved %d and %d times, want once and never again", before, len(src.saved)-before)
-		}
-	})
-}
-
-// TestNextDispatcherStartsFromTheRoster: it parks what is offline, and sends no
-// lists.
-func TestNextDispatcherStartsFromTheRoster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src, f := memory.New(sourceID), &fakeTransport{}
-		for _, c := range []string{"here", "away"} {
-			put(t, src, c, "w")
-			err := src.SaveAgent(t.Context(), sources.AgentState{
-				Cluster: c, Agent: "a", Capabilities: []string{codec.CapDigest}, Online: c == "here",
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		d := start(t, src, f, sources.Options{})
-		d.Changed(src.Key("away", "w"))
-		pass(20 * time.Second)
-		if got := f.take(); got != nil {
-			t.Errorf("published %v, want only hello to all", got)
-		}
-		here, away := newScripted(t, f, "here"), newScripted(t, f, "away")
-		expectTalk(t, "online", here.talk(), "differs", id("here", "w")+"@1")
-		expectTalk(t, "back", away.talk(), "differs", id("away", "w")+"@1")
 	})
 }
