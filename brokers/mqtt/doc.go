@@ -47,6 +47,10 @@
 // Whether an event survives the broker is the broker's matter: mosquitto writes
 // to disk only if told so, and every half hour.
 //
+// An identity is for one process. A client that loses its session to another of
+// its client ID says so and leaves it to that for a minute at least, ever longer
+// if it goes on.
+//
 // # Wills
 //
 // A [brokers.Will] is the will message of MQTT 5, with its will delay. Brokers

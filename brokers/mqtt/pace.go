@@ -14,10 +14,12 @@ const (
 	// often changes nothing, and some brokers ban those who do.
 	refusedPause = 10 * time.Second
 
-	// takenOverPause is the least to wait after another client took over the
-	// session. Coming back at once would take it back, and so on for ever,
-	// with neither getting anything done.
-	takenOverPause = time.Minute
+	// takenOverFirst is the least to wait after another client took over the
+	// session, and takenOverMost what that grows to if it goes on. Coming back
+	// at once would take it back, and so on for ever, with neither getting
+	// anything done.
+	takenOverFirst = time.Minute
+	takenOverMost  = 30 * time.Minute
 
 	// steady is how long a connection must have lasted for the next failure to
 	// count as the first.
@@ -31,9 +33,11 @@ type pacer struct {
 	mu       sync.Mutex
 	begun    bool
 	failures int
-	upSince  time.Time
-	least    time.Duration
-	at       bool
+	// takeovers counts those not long ago.
+	takeovers int
+	upSince   time.Time
+	least     time.Duration
+	at        bool
 }
 
 // next is how long to wait now.
@@ -74,6 +78,21 @@ func (p *pacer) atLeast(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.least = max(p.least, d)
+}
+
+// takenOver makes the next pause as long as another client's hold on the session
+// demands, and returns what it is at least. It is jittered, so that two that
+// were started together do not keep pace.
+func (p *pacer) takenOver(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Sub(p.upSince) >= takenOverMost {
+		p.takeovers = 0
+	}
+	bound := min(takenOverFirst<<min(p.takeovers, 5), takenOverMost)
+	p.takeovers++
+	p.least = max(p.least, bound+rand.N(bound))
+	return p.least
 }
 
 // atOnce leaves out the next pause.

@@ -17,9 +17,17 @@ func TestPacer(t *testing.T) {
 			t.Errorf("after %d failures it waits %s, want at most %s", failures, d, most)
 		}
 	}
-	p.atLeast(takenOverPause)
-	if d := p.next(now); d < takenOverPause || d > takenOverPause+longestPause {
-		t.Errorf("after the session was taken over it waits %s", d)
+	for _, least := range []time.Duration{takenOverFirst, 2 * takenOverFirst, 4 * takenOverFirst, 8 * takenOverFirst, 16 * takenOverFirst, takenOverMost, takenOverMost} {
+		p.up(now)
+		p.takenOver(now.Add(2 * takenOverFirst))
+		if d := p.next(now); d < least || d > 2*least+longestPause {
+			t.Errorf("after the session was taken over again it waits %s, want at least %s", d, least)
+		}
+	}
+	p.up(now)
+	p.takenOver(now.Add(takenOverMost))
+	if d := p.next(now); d > 2*takenOverFirst+longestPause {
+		t.Errorf("after the session was taken over once in a long time it waits %s", d)
 	}
 	p.up(now)
 	if p.next(now.Add(time.Second)); p.failures < 50 {

@@ -306,9 +306,9 @@ func (t *transport) disconnectedLocked(l *link, d *disconnectError) {
 	}
 	switch d.code {
 	case sessionTakenOver:
-		t.pacer.atLeast(takenOverPause)
+		pause := t.pacer.takenOver(time.Now())
 		t.tellLocked("taken over", slog.LevelError, "another client connected with the same client ID and took over the session; waiting before taking it back",
-			append(args, "at_least", takenOverPause)...)
+			append(args, "at_least", pause)...)
 		return
 	case notAuthorized, banned, useAnotherServer, serverMoved:
 		t.pacer.atLeast(refusedPause)

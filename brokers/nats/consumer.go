@@ -22,8 +22,11 @@ const (
 	// redelivery of what the subscriber still holds is not handed over, so this
 	// bounds only how long a crash of this process delays its events.
 	ackWait = 30 * time.Second
-	// inactive is how long the server keeps the consumer of an agent that is away.
-	inactive = 10 * time.Minute
+	// inactive is how long the server keeps the consumer of an agent that is
+	// away. One that starts from a position of its own needs it for nothing, and
+	// its end tells sources that the agent is gone.
+	inactive         = 10 * time.Minute
+	inactivePosition = 90 * time.Second
 	// sourceUnsettled bounds the unsettled reports of a source.
 	sourceUnsettled = 2048
 
@@ -102,6 +105,9 @@ func (s *subscription) consumerConfig(name string, filters []brokers.Filter) jet
 	cfg.MemoryStorage = true
 	cfg.Replicas = 1
 	cfg.InactiveThreshold = inactive
+	if s.Resume != nil {
+		cfg.InactiveThreshold = inactivePosition
+	}
 	return cfg
 }
 

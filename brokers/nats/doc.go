@@ -51,8 +51,8 @@
 // # Delivery
 //
 // An agent has one consumer, not replicated and in memory, which the server
-// forgets ten minutes after the agent went away. With Subscription.Resume it
-// is made anew at every establishment, right behind the position that the
+// forgets ten minutes after the agent went away, or 90 seconds if it has a
+// Subscription.Resume. With that it is made anew at every establishment, right behind the position that the
 // agent keeps; else it goes on. A source's consumer is durable. What a
 // subscriber does not settle within 30 seconds the server sends again, but an
 // event that the subscriber still holds is not handed over twice: it may take
@@ -72,6 +72,14 @@
 // the establishment. The next one delivers all that the stream has then.
 // Positions name the stream they are of by the time of a message that its
 // first source puts there, so those of a lost stream are recognised.
+//
+// # Who is there
+//
+// NATS has no wills; [brokers.Config].Will is ignored. The server tells, in
+// advisories, that it has forgotten the consumer of an agent, and that is what
+// Subscription.Gone hears, a minute or two after the agent went away. It says
+// nothing of an agent whose client ID is not the default one, and a source may
+// lack the permission, which costs it the hint and nothing else.
 //
 // # Permissions
 //
@@ -117,6 +125,9 @@
 //	subscribe:
 //	  fleetcast.all-sources.*
 //	  _INBOX.source-hub.>
+//	  $JS.EVENT.ADVISORY.CONSUMER.*.FLEETCAST_SPEC.*
+//
+// The last is needed for Subscription.Gone only.
 //
 // One hole is the server's: it does not check the reply subject of a request,
 // so an agent can have an event meant for itself delivered on another's

@@ -139,27 +139,6 @@ func TestForeignStream(t *testing.T) {
 	send(t, hub, work("hub", "c1", "k"), newEvent())
 }
 
-// TestFullStream fills a stream that may not grow.
-func TestFullStream(t *testing.T) {
-	s := startServer(t, embedded.NATSOptions{})
-	s.url += "?max-bytes=20000"
-	hub := openFor(t, s, brokers.Config{Role: brokers.RoleSource, Name: "hub"})
-	large := newEvent()
-	large.Data = make([]byte, 8000)
-	send(t, hub, work("hub", "c1", "a"), large)
-	send(t, hub, work("hub", "c1", "b"), large)
-	third := newEvent()
-	third.Data = make([]byte, 8000)
-	if err := hub.Publish(t.Context(), work("hub", "c1", "c"), third); !errors.Is(err, brokers.ErrRefused) {
-		t.Errorf("publish into a full stream returned %v, want ErrRefused", err)
-	}
-	agent := openFor(t, s, brokers.Config{Role: brokers.RoleAgent, Name: "c1"})
-	works := subscribe(t, agent, nil, worksOf("hub", "c1"))
-	if got := works.keys(t, 2); got[0] != "a" || got[1] != "b" {
-		t.Errorf("the stream has %v, want what was there first", got)
-	}
-}
-
 // TestMessageLimit meets a stream with a size limit of its own.
 func TestMessageLimit(t *testing.T) {
 	s := startServer(t, embedded.NATSOptions{})

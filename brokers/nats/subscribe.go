@@ -177,6 +177,7 @@ type establishment struct {
 	consumers  []*consumer
 	broadcasts []*natsgo.Subscription
 	messages   chan *natsgo.Msg
+	advisories chan *natsgo.Msg // Nil where nobody wants to hear of them.
 	in         chan brokers.Delivery
 }
 
@@ -184,6 +185,9 @@ type establishment struct {
 // lanes go on where the subscriber left off.
 func (e *establishment) open(ctx context.Context, l *link) (resumed bool, err error) {
 	e.messages = make(chan *natsgo.Msg, broadcastQueue)
+	if err := e.openAdvisories(l); err != nil {
+		return false, fmt.Errorf("subscribe to advisories: %w", err)
+	}
 	stored, resumed := false, true
 	for lane, filters := range e.s.filters {
 		if e.s.t.settings.stream(lane) == "" {
@@ -240,6 +244,9 @@ func (e *establishment) serve(ctx, linked context.Context) error {
 	}
 	if len(e.broadcasts) > 0 {
 		wg.Go(func() { e.feedBroadcasts(running) })
+	}
+	if e.advisories != nil {
+		wg.Go(func() { e.watchGone(running) })
 	}
 	wg.Go(func() {
 		for {

@@ -215,6 +215,10 @@ func (t *transport) asyncError(s *natsgo.Subscription, err error) {
 	case errors.Is(err, natsgo.ErrSlowConsumer) && s != nil:
 		dropped.WithLabelValues(dropOverflow).Inc()
 		t.log.Debug("a subscription was too slow for a broadcast", "subject", s.Subject)
+	case errors.Is(err, natsgo.ErrPermissionViolation) && strings.Contains(err.Error(), advisories):
+		if t.once(advisories) {
+			t.log.Info("broker does not tell which agents are gone: this user may not subscribe to its advisories", "subject", t.settings.advisories())
+		}
 	case t.once(errorKind(err)):
 		t.log.Warn("broker reports an error", "err", err)
 	}
