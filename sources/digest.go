@@ -122,9 +122,9 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 	specRoot, statusRoot := spec.Root(), status.Root()
 	_, term := d.leadership()
 	to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: keyDigest}
+	unclaimed := d.compared(cluster, specRoot == m.Spec, asOf)
 	if specRoot == m.Spec && statusRoot == m.Status {
 		d.metrics.digests.WithLabelValues("match").Inc()
-		unclaimed := d.synced(cluster, asOf)
 		d.answerWith(ctx, to, typeMatch, codec.Match{
 			Source: d.id, Instance: m.Instance, Term: term,
 			Spec: specRoot.Short(), Status: statusRoot.Short(), Unclaimed: unclaimed,
@@ -135,7 +135,6 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 	result := "status_differs"
 	if specRoot != m.Spec {
 		result = "differs"
-		d.unsynced(cluster)
 		all := spec.All()
 		answer.Spec = &all
 	}
@@ -156,30 +155,23 @@ func (d *Dispatcher) answerWith(ctx context.Context, to brokers.Topic, typ strin
 	}
 }
 
-// synced notes that a cluster had what the source had at asOf, and returns how
-// many unclaimed works it has beside.
-func (d *Dispatcher) synced(cluster string, asOf time.Time) (unclaimed int) {
+// compared notes whether a cluster had what the source had at asOf, and returns
+// how many unclaimed works it has beside, if it had. A status that is still to be
+// reported makes no difference here.
+func (d *Dispatcher) compared(cluster string, same bool, asOf time.Time) (unclaimed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peerLocked(cluster)
-	p.syncedAt = asOf
-	if !p.inSync {
-		p.inSync = true
+	if p.inSync != same {
+		p.inSync = same
 		d.saveLocked(cluster)
 	}
+	if !same {
+		return 0
+	}
+	p.syncedAt = asOf
 	d.claimLocked(cluster, p)
 	return len(p.unclaimed)
-}
-
-// unsynced notes that a cluster lacks something, or has something to be decided
-// on. A status that is still to be reported is neither.
-func (d *Dispatcher) unsynced(cluster string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.peerLocked(cluster); p.inSync {
-		p.inSync = false
-		d.saveLocked(cluster)
-	}
 }
 
 // excusesFor returns the excuses of a cluster that still hold. The others end.

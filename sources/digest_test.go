@@ -2,10 +2,8 @@ package sources_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,125 +172,6 @@ func TestClusterAhead(t *testing.T) {
 	})
 }
 
-// picky is a source that cannot, or may not, give some works away.
-type picky struct {
-	*memory.Source
-
-	mu  sync.Mutex
-	err map[string]error // By ID.
-}
-
-func (s *picky) set(id string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.err = map[string]error{id: err}
-}
-
-func (s *picky) Bundle(ctx context.Context, k sources.Key) (codec.Bundle, bool, error) {
-	b, held, err := s.Source.Bundle(ctx, k)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if why := s.err[k.ID]; why != nil {
-		return codec.Bundle{Generation: b.Generation}, false, why
-	}
-	return b, held, err
-}
-
-func (s *picky) Held(ctx context.Context, cluster string) ([]sources.Held, error) {
-	held, err := s.Source.Held(ctx, cluster)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range held {
-		held[i].Withheld = errors.Is(s.err[held[i].ID], sources.ErrWithheld)
-	}
-	return held, err
-}
-
-func TestWhatIsNotSentIsExcused(t *testing.T) {
-	for name, tc := range map[string]struct {
-		reason string
-		err    error
-	}{
-		"withheld": {"a deletion waits for its confirmation", fmt.Errorf("breaker: %w", sources.ErrWithheld)},
-		"refused":  {"the newest state cannot be sent", fmt.Errorf("encode: %w", codec.ErrMetadataTooLarge)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				src, f := &picky{Source: memory.New(sourceID)}, &fakeTransport{}
-				d := run(t, src, f, sources.Options{})
-				src.Notify(d.Changed)
-				f.ready()
-				a := newScripted(t, f, "c1")
-				a.takes(put(t, src.Source, "c1", "w"))
-				a.syncs()
-				src.set(id("c1", "w"), tc.err)
-				gone := remove(t, src.Source, "c1", "w")
-				pass(time.Second)
-				a.talk()
-				expectTalk(t, tc.reason+", and the cluster is in sync", a.talk(), "match, 0 unclaimed")
-				// The reason goes away; nothing of the work changes.
-				src.set("", nil)
-				d.Changed(sources.Key{Cluster: "c1", ID: gone.ID})
-				pass(time.Second)
-				expectTalk(t, "now it is sent", a.talk(), "differs", gone.ID+"@2 deleted")
-			})
-		})
-	}
-}
-
-// TestConfirmedWhileAway: the deletion is withheld, its cluster goes away, and
-// it is confirmed. The cluster gets it when it returns.
-func TestConfirmedWhileAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src, f := &picky{Source: memory.New(sourceID)}, &fakeTransport{}
-		d := run(t, src, f, sources.Options{})
-		src.Notify(d.Changed)
-		f.ready()
-		a := newScripted(t, f, "c1")
-		a.takes(put(t, src.Source, "c1", "w"))
-		a.syncs()
-		src.set(id("c1", "w"), sources.ErrWithheld)
-		gone := remove(t, src.Source, "c1", "w")
-		pass(time.Second)
-		a.talk()
-		a.beats(false)
-		src.set("", nil)
-		d.Changed(sources.Key{Cluster: "c1", ID: gone.ID})
-		pass(time.Minute)
-		expectTalk(t, "when it returns", a.talk(), "differs", gone.ID+"@2 deleted")
-	})
-}
-
-// TestTooLargeIsExcusedForTheSession: another session may have other limits.
-func TestTooLargeIsExcusedForTheSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src := memory.New(sourceID)
-		var small sync.Mutex
-		limit := true
-		f := &fakeTransport{publish: func(_ brokers.Topic, m codec.Message) error {
-			small.Lock()
-			defer small.Unlock()
-			if _, ok := m.(codec.Bundle); ok && limit {
-				return brokers.ErrTooLarge
-			}
-			return nil
-		}}
-		start(t, src, f, sources.Options{})
-		a := newScripted(t, f, "c1")
-		b := put(t, src, "c1", "w")
-		pass(time.Second)
-		a.talk()
-		expectTalk(t, "what cannot be sent does not keep it from being in sync", a.talk(), "match, 0 unclaimed")
-		small.Lock()
-		limit = false
-		small.Unlock()
-		f.sub.Ready(brokers.Session{})
-		pass(time.Second)
-		expectTalk(t, "in another session", a.talk(), "differs", b.ID+"@1")
-		a.syncs()
-	})
-}
-
 // TestDigestsAreAnsweredWithPauses: an agent that sends digests in a loop gets
 // an answer per pause and delays nobody.
 func TestDigestsAreAnsweredWithPauses(t *testing.T) {
@@ -360,5 +239,62 @@ func TestDigestWaitsForTheSource(t *testing.T) {
 		if got := a.heard(); len(got) == 0 {
 			t.Error("no answer once the source is loaded")
 		}
+	})
+}
+
+// stuck is a source that never comes to an end with one cluster, and panics
+// over another.
+type stuck struct{ *memory.Source }
+
+func (s stuck) Held(ctx context.Context, cluster string) ([]sources.Held, error) {
+	switch cluster {
+	case "slow":
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case "panics":
+		panic("held")
+	}
+	return s.Source.Held(ctx, cluster)
+}
+
+func TestDigestsOfOtherClustersAreAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTransport{}
+		run(t, stuck{memory.New(sourceID)}, f, sources.Options{})
+		f.ready()
+		for _, cluster := range []string{"slow", "panics"} {
+			a := newScripted(t, f, cluster)
+			for range 20 {
+				a.digest()
+				pass(3 * time.Second)
+			}
+		}
+		newScripted(t, f, "c1").syncs()
+	})
+}
+
+// TestStatusAloneDiffers: the cluster has what it should, and is asked for the
+// one status that was lost.
+func TestStatusAloneDiffers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		for i := range 10 {
+			b := put(t, src, "c1", fmt.Sprint("w", i))
+			a.takes(b)
+			a.reports(b)
+		}
+		lost := a.holds[id("c1", "w3")]
+		lost.Status = "another"
+		a.holds[lost.ID] = lost
+		pass(time.Second)
+		expectTalk(t, "one of ten", a.talk(), "differs", lost.ID+" status?")
+		if state, _ := src.Agent("c1"); !state.InSync {
+			t.Error("not in sync for want of a report")
+		}
+		b, _, _ := src.Bundle(t.Context(), src.Key("c1", "w3"))
+		a.reports(b)
+		a.syncs()
 	})
 }

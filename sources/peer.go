@@ -24,7 +24,7 @@ type peer struct {
 	heardAt    time.Time // Its last digest.
 	answeredAt time.Time // The last answer to one.
 	inSync     bool
-	syncedAt   time.Time // Its last digest that matched.
+	syncedAt   time.Time // When it had all, by its last digest that said so.
 
 	excuses   map[string]excuse
 	unclaimed []Unclaimed

@@ -106,7 +106,7 @@ func (v *vigil) quietIn(now time.Time) time.Duration {
 }
 
 // provenLocked says whether a vigil is over: the wanted digest came, and a digest
-// matched since the last publish or all was reported on.
+// said since the last publish that all is there, or all was reported on.
 func (d *Dispatcher) provenLocked(cluster string, p *peer, v *vigil, held []Held) bool {
 	if !v.wanted.IsZero() && p.heardAt.Before(v.wanted) {
 		return false

@@ -37,10 +37,10 @@ type AgentState struct {
 	// saved.
 	LastSeen time.Time
 
-	// InSync says whether it holds what the source wants it to, apart from what
-	// is known to differ and left so: its last digest matched, or differed in
-	// nothing but statuses that are still to be reported. SyncedAt is when a
-	// digest matched last; like LastSeen, it changes without being saved.
+	// InSync says whether, by its last digest, it holds what the source wants it
+	// to, apart from what is known to differ and left so. Whether all that it
+	// reported has arrived is another question. SyncedAt is when a
+	// digest said so last; like LastSeen, it changes without being saved.
 	InSync   bool
 	SyncedAt time.Time
 
