@@ -38,10 +38,10 @@
 //
 // What is not alive is forgotten. A spec with the attribute deletiontimestamp
 // is published with a lifetime (Nats-TTL) of tombstone-age, an event whose type
-// ends in .resync_request with one of ten minutes, and the stream of reports has
-// tombstone-age as its max_age: a report can be asked for again. Who is away
-// for longer learns the same by comparison, which both ends begin whenever they
-// connect.
+// ends in .resync_request or begins with io.fleetcast. with one of ten minutes,
+// and the stream of reports has tombstone-age as its max_age: a report can be
+// asked for again. Who is away for longer learns the same by comparison, which
+// both ends begin whenever they connect.
 //
 // Sources create the streams, and adapt what they depend on in those that they
 // find; agents wait for them. A stream that cannot be made to forget, on

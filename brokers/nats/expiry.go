@@ -13,21 +13,25 @@ const (
 	// defaultTombstoneAge is how long agents remember a deletion, so that
 	// a stream that forgets it then brings nothing back.
 	defaultTombstoneAge = 30 * 24 * time.Hour
-	// questionAge is how long a stream keeps a question. Whoever has been away
-	// for longer asks first, and is asked in return.
+	// questionAge is how long a stream keeps what both ends say to compare
+	// themselves. Whoever has been away for longer begins anew.
 	questionAge = 10 * time.Minute
 
 	// deletionTimestamp is the attribute that makes a deletion of a spec.
 	deletionTimestamp = "deletiontimestamp"
-	// questionSuffix ends the types of events that ask for what was missed.
+	// questionSuffix ends the types of OCM's events that ask for what was missed.
 	questionSuffix = ".resync_request"
+	// talkPrefix begins the types of this project's own events: they compare both
+	// ends, or say that one of them is there, and are soon outdated.
+	talkPrefix = "io.fleetcast."
 
 	// neverExpires is the lifetime of a message that outlives a stream's MaxAge.
 	neverExpires = "never"
 )
 
 func isQuestion(e event.Event) bool {
-	return strings.HasSuffix(e.Get(event.Type), questionSuffix)
+	typ := e.Get(event.Type)
+	return strings.HasSuffix(typ, questionSuffix) || strings.HasPrefix(typ, talkPrefix)
 }
 
 // lifetime is how long a stream shall keep e, 0 for as long as it is the newest

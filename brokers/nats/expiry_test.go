@@ -30,6 +30,8 @@ func TestLifetime(t *testing.T) {
 		{"a deletion, as the URL has it", settings{tombstoneAge: time.Hour}, of(bundles+"spec.delete_request", deleted), time.Hour},
 		{"a question of an agent", settings{}, of(bundles + "spec.resync_request"), 10 * time.Minute},
 		{"a question of a source", settings{tombstoneAge: time.Hour}, of(bundles + "status.resync_request"), 10 * time.Minute},
+		{"a sum of what an agent holds", settings{}, of("io.fleetcast.v1.digest"), 10 * time.Minute},
+		{"a sign of life", settings{}, of("io.fleetcast.v1.presence"), 10 * time.Minute},
 		{"an answer is no question", settings{}, of(bundles + "spec.resync_response"), 0},
 	} {
 		if got := test.settings.lifetime(test.e); got != test.want {
