@@ -236,8 +236,13 @@ func (d *Dispatcher) compareCluster(ctx context.Context, cluster string) {
 	if question != nil {
 		o.answered = o.last
 	}
+	p := d.peers[cluster]
+	capable := p != nil && p.capable
 	d.mu.Unlock()
 
+	if question == nil && capable {
+		return // It has said so since this comparison was due.
+	}
 	if question != nil {
 		lacking, unknown := lacks(held, question.Versions)
 		if unknown > 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -289,5 +290,31 @@ func TestTwoAgentsOfOneCluster(t *testing.T) {
 			t.Error("still counted as two, long after the other one was stopped")
 		}
 		a.syncs()
+	})
+}
+
+// TestListsStopWhenDigestsBegin: a dispatcher that knows nothing of its clusters
+// begins with lists, but not for those that answered its hello in time.
+func TestListsStopWhenDigestsBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		const clusters = 400 // Two seconds of comparisons.
+		for i := range clusters {
+			put(t, src, fmt.Sprint("c", i), "w")
+		}
+		start(t, src, f, sources.Options{})
+		for i := range clusters {
+			newScripted(t, f, fmt.Sprint("c", i)).digest()
+		}
+		pass(time.Minute)
+		lists := 0
+		for _, said := range f.take() {
+			if strings.Contains(said, "status?") {
+				lists++
+			}
+		}
+		if lists > clusters/10 {
+			t.Errorf("%d of %d clusters were sent lists", lists, clusters)
+		}
 	})
 }
