@@ -94,8 +94,8 @@ func (l *dispatching) ready(*http.Request) error {
 	if d := l.running.Load(); d != nil {
 		err := d.Ready()
 		if errors.Is(err, sources.ErrFenced) {
-			return fmt.Errorf("Fenced: %w; this hub sends nothing any more: stop one of the two hubs, "+
-				"give each its own --source-id if both are meant, and restart the one that shall lead", err)
+			return fmt.Errorf("this hub sends nothing any more (Fenced): %w; "+
+				"if both hubs are meant to run, give each its own --source-id", err)
 		}
 		return err
 	}

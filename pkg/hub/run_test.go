@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -175,6 +176,10 @@ func TestConfigErrorsEndTheHub(t *testing.T) {
 		"half a certificate":  {"the key is missing", func(c *hub.Config) { c.Broker.Config.CertFile = "x" }, "come together"},
 		"wildcard source":     {"it would publish for all", func(c *hub.Config) { c.SourceID = "*" }, "--source-id"},
 		"source with a slash": {"topics are split at it", func(c *hub.Config) { c.SourceID = "a/b" }, "--source-id"},
+		"source in capitals":  {"objects are named after it", func(c *hub.Config) { c.SourceID = "Hub1" }, "--source-id"},
+		"half as much again":  {"a share is one of the whole", func(c *hub.Config) { c.Breaker.Share = 1.5 }, "--max-deletion-share"},
+		"no number":           {"nothing compares with it", func(c *hub.Config) { c.Breaker.Share = math.NaN() }, "--max-deletion-share"},
+		"fewer than none":     {"0 is the least", func(c *hub.Config) { c.Breaker.Works = -1 }, "--max-deletions"},
 		"no such kubeconfig":  {"a wrong path stays wrong", func(c *hub.Config) { c.Kubeconfig = "/does/not/exist" }, "--kubeconfig /does/not/exist"},
 	} {
 		t.Run(name, func(t *testing.T) {

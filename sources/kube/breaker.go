@@ -76,13 +76,12 @@ func (d *deletions) enlist(id string, at time.Time) {
 	d.undecided[id] = at
 }
 
-// hold withholds a deletion; first says that it is the only one.
-func (d *deletions) hold(id string) (first bool) {
+// hold withholds a deletion.
+func (d *deletions) hold(id string) {
 	if d.withheld == nil {
 		d.withheld = map[string]struct{}{}
 	}
 	d.withheld[id] = struct{}{}
-	return len(d.withheld) == 1
 }
 
 // pass counts a deletion that is let pass, once.
@@ -173,13 +172,13 @@ func (s *Source) classify(w *workv1.ManifestWork, rec *record) {
 
 // judge decides on all deletions of a cluster that are not decided. The caller
 // holds mu.
-func (s *Source) judge(cluster string, d *deletions) {
+func (s *Source) judge(d *deletions) {
 	for id, f := range d.decide(s.breaker) {
 		if rec := s.records[id]; rec != nil {
 			rec.fate = f
 		}
-		if f == withheld && d.hold(id) {
-			s.log.Warn("deletions of works are withheld until they are confirmed", "cluster", cluster, "reason", s.breaker.String())
+		if f == withheld {
+			d.hold(id)
 		}
 	}
 }
@@ -198,7 +197,7 @@ func (s *Source) withholds(w *workv1.ManifestWork) bool {
 	}
 	s.classify(w, rec)
 	if rec.fate == undecided {
-		s.judge(w.Namespace, &s.clusterOf(w.Namespace).deletions)
+		s.judge(&s.clusterOf(w.Namespace).deletions)
 	}
 	return rec.fate == withheld
 }

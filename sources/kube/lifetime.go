@@ -5,13 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fleetcast-io/fleetcast/codec"
 )
 
 // Keys of the ConfigMap that keeps the lifetime.
@@ -37,7 +38,7 @@ func (s *Source) Begin(ctx context.Context, above int64) (epoch string, term int
 }
 
 func (s *Source) begin(ctx context.Context, name client.ObjectKey, above int64) (epoch string, term int64, err error) {
-	if above == math.MaxInt64 {
+	if above >= codec.MaxTerm {
 		return "", 0, errors.New("there is no higher term than the one that agents know")
 	}
 	// Not from a cache: it lags behind, and would hold all ConfigMaps.
@@ -49,7 +50,7 @@ func (s *Source) begin(ctx context.Context, name client.ObjectKey, above int64) 
 	exists := err == nil
 	var last int64
 	if text, ok := have.Data[termKey]; ok {
-		if last, err = strconv.ParseInt(text, 10, 64); err != nil || last < 0 || last == math.MaxInt64 {
+		if last, err = strconv.ParseInt(text, 10, 64); err != nil || last < 0 || last >= codec.MaxTerm {
 			return "", 0, fmt.Errorf("%s %.40q is not a term: correct it, or delete the ConfigMap to begin again", termKey, text)
 		}
 	}

@@ -3,7 +3,6 @@ package kube_test
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"testing"
 
@@ -61,7 +60,7 @@ func TestTermsRise(t *testing.T) {
 	if again != epoch || third <= first+41 {
 		t.Errorf("after a restart epoch %q and term %d, want %q and more than %d", again, third, epoch, first+41)
 	}
-	if _, _, err := h.source.Begin(t.Context(), math.MaxInt64); err == nil {
+	if _, _, err := h.source.Begin(t.Context(), codec.MaxTerm); err == nil {
 		t.Error("a lead began above the highest term")
 	}
 

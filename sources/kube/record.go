@@ -214,7 +214,7 @@ func (s *Source) vanished(w *workv1.ManifestWork, rec *record, leads bool) bool 
 		c.deletions.enlist(id, at)
 	}
 	if rec.fate == undecided {
-		s.judge(w.Namespace, &c.deletions)
+		s.judge(&c.deletions)
 	}
 	if rec.fate == withheld {
 		s.log.Warn("work was removed by force while its deletion was withheld; it stays on the cluster, unclaimed",

@@ -101,10 +101,15 @@ func (s *Source) statusOf(c *clusterRecord, now time.Time) v1alpha1.AgentStatus 
 	status.Tombstones = c.trim(now)
 	buried := func(id string) bool { _, ok := c.tombstones[id]; return ok }
 	if c.state == nil {
-		before := len(status.Unclaimed)
-		status.Unclaimed = slices.DeleteFunc(status.Unclaimed, func(u v1alpha1.UnclaimedWork) bool { return buried(u.ID) })
-		status.UnclaimedCount -= int32(before - len(status.Unclaimed))
-		if c.agent != nil && before > 0 {
+		listed := status.Unclaimed != nil
+		status.Unclaimed = slices.DeleteFunc(status.Unclaimed, func(u v1alpha1.UnclaimedWork) bool {
+			if buried(u.ID) {
+				status.UnclaimedCount--
+				return true
+			}
+			return false
+		})
+		if listed {
 			setUnclaimed(&status)
 		}
 		return status
