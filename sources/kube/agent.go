@@ -181,6 +181,10 @@ func (s *Source) known(a *v1alpha1.Agent) {
 	}
 	c.agent = a
 	c.merge(a.Status.Tombstones)
+	if s.queue == nil {
+		// A replica that does not write forgets as the one that does.
+		c.trim(time.Now())
+	}
 	if len(a.Spec.Delete) > 0 {
 		s.attendNow(a.Namespace)
 	}
