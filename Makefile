@@ -76,6 +76,11 @@ integration: build ## Run the tests against mosquitto, nats-server, containers a
 	go test -tags integration -run 'Mosquitto|NATS' -race -count=1 -timeout 40m ./integration/...
 	cd integration/containers && go vet ./... && go test -count=1 -timeout 20m ./...
 
+.PHONY: faults
+faults: build ## Break one thing after the other over mosquitto and nats-server, and write the results to docs/reliability.md
+	go vet -tags faults ./integration/faults
+	cd integration/faults && go test -tags faults -run TestMatrix -count=1 -timeout 3h -args -table $(CURDIR)/docs/reliability.md
+
 .PHONY: charts
 charts: $(STANDALONE) ## Run the tests of the Helm charts
 	cd charts && go vet ./... && go test ./...

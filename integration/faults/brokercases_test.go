@@ -7,7 +7,7 @@ import (
 // What may happen to a broker.
 var brokerCases = []faultCase{
 	{
-		id: "1", title: "the broker is stopped and started", promises: "P1 P2 P3", bound: time.Minute, smoke: true,
+		id: "1", title: "the broker is stopped and started", promises: "P1 P2 P3", bound: time.Minute,
 		run: func(w *world) {
 			all := works("c1", 20)
 			w.putAll(all)

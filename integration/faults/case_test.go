@@ -35,7 +35,7 @@ func (o outcome) String() string {
 	if len(o.broken) > 0 {
 		return "failed"
 	}
-	return fmt.Sprintf("holds, %.0f s", max(1, o.took.Seconds()))
+	return fmt.Sprintf("holds, %.1f s", max(0.1, o.took.Seconds()))
 }
 
 // seed is FLEETCAST_SEED, or a new one.

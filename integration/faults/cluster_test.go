@@ -198,9 +198,10 @@ func (a *imaginedAgent) Delete(_ context.Context, b codec.Bundle, _ codec.Report
 
 func imaginedReport(b codec.Bundle, conditions ...string) (codec.Report, error) {
 	var status workv1.ManifestWorkStatus
+	now := metav1.Now()
 	for _, c := range conditions {
 		status.Conditions = append(status.Conditions, metav1.Condition{
-			Type: c, Status: metav1.ConditionTrue, ObservedGeneration: b.Generation, Reason: "Imagined",
+			Type: c, Status: metav1.ConditionTrue, ObservedGeneration: b.Generation, Reason: "Imagined", LastTransitionTime: now,
 		})
 	}
 	return codec.NewReport(b, status)

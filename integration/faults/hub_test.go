@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ type hub struct {
 }
 
 // newHub starts an API server; the program is not started yet.
-func (w *world) newHub(name string) *hub {
+func (w *world) newHub(name string, flags ...string) *hub {
 	w.t.Helper()
 	h := &hub{source: "hub1", server: apitest.Start(w.t, apitest.Hub), metrics: freeAddress(w.t), health: freeAddress(w.t)}
 	h.link = newLink(w.t, w.broker.servers()...)
@@ -54,8 +55,45 @@ func (w *world) newHub(name string) *hub {
 	if h.core, err = kubernetes.NewForConfig(h.server.Config()); err != nil {
 		w.t.Fatal(err)
 	}
-	h.process = h.program(w, name)
+	h.process = h.program(w, name, flags...)
 	return h
+}
+
+// openHub starts a hub and returns when it takes works.
+func (w *world) openHub(name string, flags ...string) *hub {
+	w.t.Helper()
+	h := w.newHub(name, flags...)
+	w.run(h.process)
+	await(w.t, "the hub takes works", func() error {
+		_, err := h.client.Resource(workResource).List(w.t.Context(), metav1.ListOptions{Limit: 1})
+		return err
+	})
+	for cluster := range w.clusters {
+		w.must(h.join(w.t.Context(), cluster))
+	}
+	h.watch(w)
+	return h
+}
+
+// dispatches says whether the hub leads and has a session. A replica that waits
+// for the lead is ready, too.
+func (h *hub) dispatches(ctx context.Context) error {
+	if err := h.logged(dispatching); err != nil {
+		return err
+	}
+	return probe(ctx, h.health, "/readyz")
+}
+
+// fenced says whether the hub knows that another one leads.
+func (h *hub) fenced(ctx context.Context) error {
+	err := probe(ctx, h.health, "/readyz?verbose")
+	if err == nil {
+		return errors.New("the first hub is ready")
+	}
+	if !strings.Contains(err.Error(), "[-]broker") {
+		return err
+	}
+	return h.logged("another one leads under the same source ID")
 }
 
 // program is a process of the hub's program; several replicas share what the
@@ -210,4 +248,17 @@ func (h *hub) remove(ctx context.Context, k key) error {
 		return nil
 	}
 	return err
+}
+
+// guards says whether the work stays until its cluster has confirmed its
+// deletion.
+func (h *hub) guards(k key) error {
+	object, ok, err := h.works.GetByKey(k.String())
+	if err != nil {
+		return err
+	}
+	if u, isWork := object.(*unstructured.Unstructured); !ok || !isWork || len(u.GetFinalizers()) == 0 {
+		return fmt.Errorf("the hub has not taken %s yet", k)
+	}
+	return nil
 }

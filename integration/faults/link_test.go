@@ -165,7 +165,10 @@ func (*stall) Pipe(stub *toxics.ToxicStub) {
 				return
 			}
 			for _, c := range kept {
-				stub.Output <- c
+				// Whoever should read may have gone while nothing passed.
+				if err := stub.WriteOutput(c, time.Second); err != nil {
+					return
+				}
 			}
 			return
 		case c := <-input:

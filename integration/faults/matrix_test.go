@@ -29,23 +29,26 @@ func TestMatrix(t *testing.T) {
 				defer func() {
 					all = append(all, o)
 					fmt.Fprintf(os.Stdout, "%-22s %-10s %-12s %s\n", c.id, kind.name, o, c.title)
+					for _, b := range o.broken {
+						fmt.Fprintf(os.Stdout, "    %s\n", b)
+					}
 				}()
 				o = runCase(t, kind, c, 1)
 			})
 		}
 	}
-	text := results(cases(), kinds, all)
-	fmt.Fprintln(os.Stdout, text)
+	fmt.Fprintln(os.Stdout, results(cases(), kinds, all, nil))
 	if *table == "" {
 		return
 	}
-	if err := writeTable(*table, text); err != nil {
+	if err := writeTable(*table, func(before string) string { return results(cases(), kinds, all, cellsOf(before)) }); err != nil {
 		t.Error(err)
 	}
 }
 
-// results is the table of what came of the cases that were run.
-func results(all []faultCase, kinds []*brokerKind, outcomes []outcome) string {
+// results is the table of what came of the cases. What was not run this time has
+// the result of before, by case and broker.
+func results(all []faultCase, kinds []*brokerKind, outcomes []outcome, before map[string]string) string {
 	var text strings.Builder
 	text.WriteString("| case | what happens | promises | bound |")
 	for _, k := range kinds {
@@ -54,21 +57,42 @@ func results(all []faultCase, kinds []*brokerKind, outcomes []outcome) string {
 	text.WriteString("\n| --- | --- | --- | --- |" + strings.Repeat(" --- |", len(kinds)) + "\n")
 	for _, c := range all {
 		row := fmt.Sprintf("| %s | %s | %s | %.0f s |", c.id, c.title, c.promises, c.bound.Seconds())
-		ran := false
+		known := false
 		for _, k := range kinds {
-			i := slices.IndexFunc(outcomes, func(o outcome) bool { return o.id == c.id && o.broker == k.name })
-			if i < 0 {
-				row += " |"
-				continue
+			cell := before[c.id+"/"+k.name]
+			if i := slices.IndexFunc(outcomes, func(o outcome) bool { return o.id == c.id && o.broker == k.name }); i >= 0 {
+				cell = outcomes[i].String()
 			}
-			ran = true
-			row += " " + outcomes[i].String() + " |"
+			known = known || cell != ""
+			row += " " + cell + " |"
 		}
-		if ran {
+		if known {
 			text.WriteString(row + "\n")
 		}
 	}
 	return text.String()
+}
+
+// cellsOf reads a table of results.
+func cellsOf(text string) map[string]string {
+	cells, brokers := map[string]string{}, []string(nil)
+	const fixed = 4 // Columns before the brokers'.
+	for line := range strings.Lines(text) {
+		row := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(row) <= fixed {
+			continue
+		}
+		if brokers == nil {
+			brokers = row[fixed:]
+			continue
+		}
+		for i, cell := range row[fixed:] {
+			if i < len(brokers) {
+				cells[strings.TrimSpace(row[0])+"/"+strings.TrimSpace(brokers[i])] = strings.TrimSpace(cell)
+			}
+		}
+	}
+	return cells
 }
 
 // Markers of the table in a file.
@@ -77,15 +101,15 @@ const (
 	tableEnds   = "<!-- make faults wrote this -->\n"
 )
 
-func writeTable(path, text string) error {
+func writeTable(path string, text func(before string) string) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	before, rest, found := strings.Cut(string(content), tableBegins)
-	_, after, ends := strings.Cut(rest, tableEnds)
+	old, after, ends := strings.Cut(rest, tableEnds)
 	if !found || !ends {
 		return fmt.Errorf("%s lacks the markers %q and %q", path, tableBegins, tableEnds)
 	}
-	return os.WriteFile(path, []byte(before+tableBegins+"\n"+text+"\n"+tableEnds+after), 0o600)
+	return os.WriteFile(path, []byte(before+tableBegins+"\n"+text(old)+"\n"+tableEnds+after), 0o600)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -89,4 +90,24 @@ func usageOf(address string) (usage, error) {
 		return usage{}, err
 	}
 	return usage{goroutines: sum(all, "go_goroutines"), bytes: sum(all, "process_resident_memory_bytes")}, nil
+}
+
+// probe asks a program how it is.
+func probe(ctx context.Context, address, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(response.Body)
+		return fmt.Errorf("%s: %s", response.Status, text)
+	}
+	return nil
 }

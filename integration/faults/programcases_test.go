@@ -27,6 +27,24 @@ var programCases = []faultCase{
 		id: "27", title: "hub and broker are away, the agent is killed and started, objects drift and vanish", promises: "P8", bound: time.Minute, smoke: true,
 		run: aloneWithDrift,
 	},
+	{
+		id: "53", title: "hub and agent are stopped in their tracks for 20 s, and go on", promises: "P1 P9", bound: time.Minute,
+		run: func(w *world) {
+			all, c := works("c1", 20), w.clusters["c1"]
+			w.putAll(all)
+			w.converge()
+			stop := w.publishing(all[:15])
+			w.must(w.hub.freeze())
+			w.lasts(10 * time.Second)
+			w.must(c.agent.freeze())
+			w.lasts(10 * time.Second)
+			w.must(w.hub.thaw())
+			w.lasts(10 * time.Second)
+			w.must(c.agent.thaw())
+			stop()
+			w.removeAll(all[15:])
+		},
+	},
 }
 
 func hubReplicas(w *world) {

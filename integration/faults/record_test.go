@@ -27,6 +27,7 @@ type record struct {
 	kept    map[key]int64   // What clusters keep that the hub does not have.
 	asked   map[key]int64   // The newest version whose removal was asked for.
 	seen    map[key]int64   // The newest version that was on the cluster.
+	refused map[key]bool    // Works that cannot be sent.
 	broken  []string        // Promises that were broken.
 	damaged map[string]bool // Results of events that the case brings about.
 }
@@ -35,13 +36,13 @@ type record struct {
 type wanted struct {
 	version    int64
 	generation int64
-	refused    bool // It cannot be sent: the hub shall say so.
+	refused    bool // See record.refuse.
 }
 
 func newRecord(history io.Writer) *record {
 	return &record{
 		begun: time.Now(), history: history,
-		want: map[key]wanted{}, kept: map[key]int64{}, asked: map[key]int64{}, seen: map[key]int64{}, damaged: map[string]bool{},
+		want: map[key]wanted{}, kept: map[key]int64{}, asked: map[key]int64{}, seen: map[key]int64{}, refused: map[key]bool{}, damaged: map[string]bool{},
 	}
 }
 
@@ -74,7 +75,7 @@ func (r *record) next(k key) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.version++
-	r.want[k] = wanted{version: r.version}
+	r.want[k] = wanted{version: r.version, refused: r.refused[k]}
 	r.note("ask", k, r.version, "")
 	return r.version
 }
@@ -150,4 +151,39 @@ func (r *record) tolerate(k key) {
 	defer r.mu.Unlock()
 	r.asked[k] = r.seen[k]
 	r.note("vanishes", k, r.seen[k], "")
+}
+
+// refuse tells that the work cannot be sent as it will be written, and that the
+// hub shall say so.
+func (r *record) refuse(k key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused[k] = true
+}
+
+// fits ends that.
+func (r *record) fits(k key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.refused, k)
+}
+
+// orphan tells that the hub loses what it has, and clusters shall keep it.
+func (r *record) orphan() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, w := range r.want {
+		r.kept[k] = w.version
+		r.note("orphaned", k, w.version, "")
+	}
+	clear(r.want)
+}
+
+// release tells that a cluster may lose what it kept of the work.
+func (r *record) release(k key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked[k] = r.version
+	delete(r.kept, k)
+	r.note("released", k, r.version, "")
 }

@@ -17,17 +17,18 @@ const (
 type served struct {
 	*process
 	metrics string
+	ready   func() error
 }
 
 // programs are those that run and can be asked what they use.
 func (w *world) programs() []served {
 	var all []served
 	if w.hub.running() {
-		all = append(all, served{w.hub.process, w.hub.metrics})
+		all = append(all, served{w.hub.process, w.hub.metrics, func() error { return w.hub.dispatches(w.t.Context()) }})
 	}
 	for _, c := range w.clusters {
 		if c.agent != nil && c.agent.running() {
-			all = append(all, served{c.agent, c.metrics})
+			all = append(all, served{c.agent, c.metrics, func() error { return probe(w.t.Context(), c.metrics, "/readyz") }})
 		}
 	}
 	return all

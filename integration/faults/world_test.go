@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
 
@@ -44,6 +43,7 @@ type settings struct {
 	clusters []string // With an API server and an agent as a process. Default: c1.
 	imagined []string // With an agent in this process.
 	dead     []string // Without an agent.
+	hubFlags []string // More flags of the hub.
 }
 
 // newWorld starts everything and returns when the hub takes works.
@@ -60,22 +60,13 @@ func newWorld(t *testing.T, kind *brokerKind, s settings, seed uint64) *world {
 	}
 	w.broker = newBroker(t, kind, w.dir, s.broker)
 	w.broker.start()
-	w.hub = w.newHub("hub")
-	w.run(w.hub.process)
-	await(t, "the hub takes works", func() error {
-		_, err := w.hub.client.Resource(workResource).List(t.Context(), metav1.ListOptions{Limit: 1})
-		return err
-	})
 	if s.clusters == nil {
 		s.clusters = []string{"c1"}
 	}
 	for _, name := range slices.Concat(s.clusters, s.imagined, s.dead) {
-		if err := w.hub.join(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
 		w.clusters[name] = &cluster{name: name, dir: filepath.Join(w.dir, "agents", name), has: map[string]int64{}, dead: slices.Contains(s.dead, name)}
 	}
-	w.hub.watch(w)
+	w.hub = w.openHub("hub", s.hubFlags...)
 	for _, name := range slices.Concat(s.clusters, s.imagined) {
 		w.clusters[name].link = newLink(t, w.broker.servers()...)
 	}
@@ -340,9 +331,12 @@ func (w *world) converge() {
 	w.stepf("converged")
 	for _, p := range w.programs() {
 		if _, ok := w.base[p.name]; !ok {
-			u, err := usageOf(p.metrics)
-			w.must(err)
-			w.base[p.name] = u
+			// A program that is not ready has not started all that it needs.
+			await(w.t, p.name+" is ready", p.ready)
+			await(w.t, p.name+" tells what it uses", func() (err error) {
+				w.base[p.name], err = usageOf(p.metrics)
+				return err
+			})
 		}
 	}
 }
