@@ -36,8 +36,9 @@ type Source struct {
 	mu          sync.Mutex
 	notify      func(sources.Key)
 	works       map[sources.Key]*Work
-	tombstones  map[sources.Key]codec.Bundle // Deletions that were confirmed.
-	generations map[sources.Key]int64        // The last one used, also of works that are gone.
+	clusters    map[string]map[sources.Key]*Work // The same works, by cluster.
+	tombstones  map[sources.Key]codec.Bundle     // Deletions that were confirmed.
+	generations map[sources.Key]int64            // The last one used, also of works that are gone.
 	epoch       string
 	term        int64 // Of the last lead.
 	agents      map[string]sources.AgentState
@@ -68,6 +69,7 @@ func New(sourceID string) *Source {
 		id:          sourceID,
 		empty:       empty,
 		works:       map[sources.Key]*Work{},
+		clusters:    map[string]map[sources.Key]*Work{},
 		tombstones:  map[sources.Key]codec.Bundle{},
 		generations: map[sources.Key]int64{},
 		epoch:       rand.Text(),
@@ -86,6 +88,7 @@ func (s *Source) Snapshot() *Source {
 		id:          s.id,
 		empty:       s.empty,
 		works:       make(map[sources.Key]*Work, len(s.works)),
+		clusters:    make(map[string]map[sources.Key]*Work, len(s.clusters)),
 		tombstones:  maps.Clone(s.tombstones),
 		generations: maps.Clone(s.generations),
 		epoch:       s.epoch,
@@ -96,6 +99,7 @@ func (s *Source) Snapshot() *Source {
 	for k, w := range s.works {
 		work := *w
 		c.works[k] = &work
+		c.index(k, &work)
 	}
 	return c
 }
@@ -160,6 +164,7 @@ func (s *Source) put(spec *workv1.ManifestWork, deletedAt time.Time) (sources.Ke
 		w.Report = old.Report
 	}
 	s.works[k] = w
+	s.index(k, w)
 	s.broadcast()
 	notify := s.notify
 	s.mu.Unlock()
@@ -167,6 +172,14 @@ func (s *Source) put(spec *workv1.ManifestWork, deletedAt time.Time) (sources.Ke
 		notify(k)
 	}
 	return k, nil
+}
+
+// index adds a work to those of its cluster. It is called with the lock held.
+func (s *Source) index(k sources.Key, w *Work) {
+	if s.clusters[k.Cluster] == nil {
+		s.clusters[k.Cluster] = map[sources.Key]*Work{}
+	}
+	s.clusters[k.Cluster][k] = w
 }
 
 // Work returns a work, and false once its deletion was confirmed.
@@ -223,10 +236,7 @@ func (s *Source) Held(_ context.Context, cluster string) ([]sources.Held, error)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var held []sources.Held
-	for k, w := range s.works {
-		if k.Cluster != cluster {
-			continue
-		}
+	for k, w := range s.clusters[cluster] {
 		h := sources.Held{
 			ID:         k.ID,
 			Generation: w.Bundle.Generation,
@@ -291,6 +301,7 @@ func (s *Source) Report(_ context.Context, r codec.Report) (sources.Verdict, err
 		// A confirmation of an earlier deletion says nothing of what was put
 		// since and may still be on its way.
 		delete(s.works, k)
+		delete(s.clusters[k.Cluster], k)
 		s.tombstones[k] = w.Bundle
 	case gone, r.Sequence <= w.Report.Sequence, r.Generation < w.Report.Generation:
 		return sources.Stale, nil
