@@ -21,6 +21,15 @@
 //     Sequences grow over restarts and steps of the clock.
 //   - Each source sees, changes and deletes only its own works.
 //
+// # Comparison
+//
+// What an agent holds and what its sources want are compared whenever the broker
+// was reached, when changes have paused, and from time to time. A source that
+// has shown to know digests is told a sum of it all, then what differs, bucket by
+// bucket; an OCM source is told a list. docs/protocol.md says who says what
+// when. What a source said of itself is kept in the store with the works. To
+// sources that know digests the agent shows that it is there, and says goodbye.
+//
 // One goroutine's failure to apply one work delays no other work beyond its
 // share of the workers.
 package agents

@@ -30,6 +30,10 @@ type dialogue struct {
 	source              string
 	quiet, resync, beat time.Duration
 
+	// upTo draws a duration from 0 to what it is given, so that not all agents
+	// speak at the same time.
+	upTo func(time.Duration) time.Duration
+
 	// wake holds a token when due may have something new to say.
 	wake chan struct{}
 
@@ -56,7 +60,7 @@ type matched struct{ spec, status digest.Short }
 
 func newDialogue(source string, capable bool, o Options) *dialogue {
 	return &dialogue{
-		source: source, quiet: o.Quiet, resync: o.ResyncInterval, beat: o.HeartbeatInterval,
+		source: source, quiet: o.Quiet, resync: o.ResyncInterval, beat: o.HeartbeatInterval, upTo: upTo,
 		wake: make(chan struct{}, 1), capable: capable,
 	}
 }
@@ -126,7 +130,7 @@ func (d *dialogue) greeted(now time.Time, capable bool, spread time.Duration) {
 	defer d.mu.Unlock()
 	d.capable = capable
 	d.tries, d.silent = 0, 0
-	if at := now.Add(upTo(spread)); d.digestAt.IsZero() || at.Before(d.digestAt) {
+	if at := now.Add(d.upTo(spread)); d.digestAt.IsZero() || at.Before(d.digestAt) {
 		d.digestAt = at
 	}
 	d.rouse()
@@ -144,7 +148,7 @@ func (d *dialogue) speaking(now time.Time) {
 	}
 	d.tries++
 	d.silent++
-	d.digestAt = now.Add(wait + upTo(wait/5))
+	d.digestAt = now.Add(wait + d.upTo(wait/5))
 	d.rouse()
 }
 
@@ -190,26 +194,36 @@ func (d *dialogue) change(now time.Time) {
 func (d *dialogue) matches(now time.Time, of matched, present bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.capable, d.silent = true, 0
+	d.heard(now)
 	d.match = &of
 	if present {
 		d.tries = 0
-		d.digestAt = now.Add(d.resync + upTo(d.resync))
+		d.digestAt = now.Add(d.resync + d.upTo(d.resync))
 	}
 	d.rouse()
 }
 
 // differs says that the source asks for these buckets. Without any, both sides
 // have come to agree since; the next digest confirms it.
-func (d *dialogue) differs(buckets []uint8) {
+func (d *dialogue) differs(now time.Time, buckets []uint8) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.capable, d.silent = true, 0
+	d.heard(now)
 	d.match = nil
 	for _, b := range buckets {
 		d.differing[b] = true
 	}
 	d.rouse()
+}
+
+// heard says that the source answered a digest. What changed while it did not is
+// told soon.
+func (d *dialogue) heard(now time.Time) {
+	at := now.Add(d.quiet)
+	if d.silent >= patience && !d.changed.IsZero() && at.Before(d.digestAt) {
+		d.digestAt = at
+	}
+	d.capable, d.silent = true, 0
 }
 
 // takeDiffering takes the buckets that the source asks for.

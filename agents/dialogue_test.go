@@ -16,6 +16,9 @@ func TestDialogue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := Options{Quiet: 10 * time.Second, ResyncInterval: 10 * time.Minute, HeartbeatInterval: time.Minute}
 		d := newDialogue("hub1", rapid.Bool().Draw(t, "capable"), o)
+		d.upTo = func(most time.Duration) time.Duration {
+			return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, "jitter"))
+		}
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		listening, listed := false, 0
 		silent := 0 // Digests since the source was last heard.
@@ -73,6 +76,13 @@ func TestDialogue(t *testing.T) {
 			silent, listed = 0, 0
 			changedAt, spokeAt, digestAt = time.Time{}, now, now
 		}
+		// heard: what changed while the source was silent counts from now on.
+		heard := func() {
+			if silent >= patience && !changedAt.IsZero() {
+				changedAt = now
+			}
+			silent = 0
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"pass": func(t *rapid.T) {
 				pass(t, time.Duration(rapid.Int64Range(0, int64(30*time.Minute)).Draw(t, "span")))
@@ -89,7 +99,7 @@ func TestDialogue(t *testing.T) {
 			"hello": func(t *rapid.T) {
 				was := d.isCapable()
 				d.greeted(now, true, time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "spread")))
-				silent = 0
+				heard()
 				if !was {
 					changedAt, digestAt = time.Time{}, now
 					if now.Sub(spokeAt) > o.HeartbeatInterval {
@@ -112,14 +122,15 @@ func TestDialogue(t *testing.T) {
 					t.Skip("nothing was asked")
 				}
 				d.matches(now, matched{}, changedAt.IsZero())
-				silent = 0
+				digestAt = now
+				heard()
 			},
 			"differs": func(t *rapid.T) {
 				if !d.isCapable() {
 					t.Skip("nothing was asked")
 				}
-				d.differs([]uint8{3})
-				silent = 0
+				d.differs(now, []uint8{3})
+				heard()
 				if got := d.takeDiffering(); !got[3] {
 					t.Fatal("forgets which buckets the source asked for")
 				}
@@ -152,6 +163,48 @@ func TestRetriesDouble(t *testing.T) {
 			t.Errorf("pause %d is %s, want %s or up to a fifth more", i+1, p, want)
 		}
 		want = min(2*want, o.ResyncInterval)
+	}
+}
+
+// TestUnsentDigestsAreNotUnanswered: that the broker takes none does not mean
+// that the source is silent.
+func TestUnsentDigestsAreNotUnanswered(t *testing.T) {
+	o := Options{Quiet: 10 * time.Second, ResyncInterval: 10 * time.Minute, HeartbeatInterval: time.Hour}
+	d := newDialogue("hub1", true, o)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d.established(now)
+	for digests := 0; digests < 2*patience; {
+		out, wait := d.due(now)
+		if out.list {
+			t.Fatalf("lists everything after %d digests that were not sent", digests)
+		}
+		if out.digest {
+			digests++
+			d.speaking(now)
+			d.unspoken()
+			_, wait = d.due(now)
+		}
+		now = now.Add(wait)
+	}
+}
+
+// TestSilentSourceHearsNoMore: changes bring no digest forward to a source that
+// does not answer.
+func TestSilentSourceHearsNoMore(t *testing.T) {
+	o := Options{Quiet: 10 * time.Second, ResyncInterval: 10 * time.Minute, HeartbeatInterval: time.Hour}
+	d := newDialogue("hub1", true, o)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d.established(now)
+	digests := 0
+	for end := now.Add(12 * time.Hour); now.Before(end); now = now.Add(20 * time.Second) {
+		if out, _ := d.due(now); out.digest {
+			digests++
+			d.speaking(now)
+		}
+		d.change(now)
+	}
+	if digests < 60 || digests > 85 {
+		t.Errorf("%d digests in twelve hours of changes that nobody confirms, want retries that double up to one per ten minutes", digests)
 	}
 }
 

@@ -94,7 +94,7 @@ func (a *Agent) handleBuckets(d brokers.Delivery, at *step, b codec.Buckets) {
 	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term}, func() {
 		digestsTotal.WithLabelValues(resultDiffers).Inc()
 		differing := a.differing(b)
-		a.dialogues[b.Source].differs(differing)
+		a.dialogues[b.Source].differs(time.Now(), differing)
 		a.log.Debug("source holds other works than this cluster", "source", b.Source, "buckets", len(differing))
 		if len(differing) > 0 {
 			a.outbox.Add(b.Source, outgoing{what: kindEntries})
