@@ -80,6 +80,8 @@ integration: build ## Run the tests against mosquitto, nats-server, containers a
 faults: build ## Break one thing after the other over mosquitto and nats-server, and write the results to docs/reliability.md
 	go vet -tags faults ./integration/faults
 	cd integration/faults && go test -tags faults -run TestMatrix -count=1 -timeout 3h -args -table $(CURDIR)/docs/reliability.md
+	FLEETCAST_SCHEDULES=100000 go test -run 'TestModel|TestDeleteRaces' -rapid.checks=500 -count=1 -timeout 1h ./integration/faults
+	go test -tags faults -run 'TestFleet(Mosquitto|NATS)' -v -count=1 -timeout 1h ./integration/faults
 
 .PHONY: charts
 charts: $(STANDALONE) ## Run the tests of the Helm charts

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ import (
 type cluster struct {
 	name string
 	slow time.Duration // The longest that a call takes.
+	// shared says that two agents act on it, which nothing keeps apart.
+	shared bool
 
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -85,11 +88,7 @@ func (c *cluster) has(k agents.Key) (object, bool) {
 func (c *cluster) all() map[agents.Key]object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := map[agents.Key]object{}
-	for k, o := range c.objects {
-		all[k] = o
-	}
-	return all
+	return maps.Clone(c.objects)
 }
 
 // begin notes that a call for a work is under way, which takes a while, during
@@ -97,7 +96,7 @@ func (c *cluster) all() map[agents.Key]object {
 func (c *cluster) begin(ctx context.Context, b codec.Bundle) (agents.Key, error) {
 	k := agents.Key{Source: b.Source, ID: b.ID}
 	c.mu.Lock()
-	if c.busy[k] {
+	if c.busy[k] && !c.shared {
 		c.broken("cluster %s: two calls for work %s at the same time", c.name, b.ID)
 	}
 	if b.Cluster != c.name {
@@ -250,5 +249,5 @@ func copyOf(v *agents.Volatile) (*agents.Volatile, error) {
 		return nil, err
 	}
 	out := &agents.Volatile{}
-	return out, out.Commit(agents.Changes{Works: s.Works, Sequence: s.Sequence, Cursor: s.Cursor, Peers: s.Peers})
+	return out, out.Commit(agents.Changes(s))
 }

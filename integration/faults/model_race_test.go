@@ -114,10 +114,10 @@ func newStage(t *testing.T, n uint64) *stage {
 	}
 	s.cluster.slow = 0
 	s.cluster.mayDelete = func(k agents.Key, generation int64) bool { return s.desk.mayDelete(k.ID, generation) }
-	s.cluster.broken = s.broken
+	s.cluster.broken = s.brokenf
 	s.desk.gone = func(k sources.Key) {
 		if _, has := s.cluster.has(agents.Key{Source: stageSource, ID: k.ID}); has {
-			s.broken("the hub believes that the work is gone, and the cluster has it")
+			s.brokenf("the hub believes that the work is gone, and the cluster has it")
 		}
 	}
 	s.plot = []string{"put", "status"}
@@ -134,7 +134,7 @@ func newStage(t *testing.T, n uint64) *stage {
 	return s
 }
 
-func (s *stage) broken(format string, args ...any) {
+func (s *stage) brokenf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wrong = append(s.wrong, fmt.Sprintf(format, args...))
@@ -290,11 +290,11 @@ func (s *stage) finish() {
 	}
 	settle(30*time.Minute, func() bool { return s.problem() == "" && len(s.mail) == 0 })
 	if problem := s.problem(); problem != "" {
-		s.broken("stuck: %s", problem)
+		s.brokenf("stuck: %s", problem)
 	}
 	settle(time.Minute, func() bool { return false })
 	if problem := s.problem(); problem != "" {
-		s.broken("did not stay: %s", problem)
+		s.brokenf("did not stay: %s", problem)
 	}
 }
 

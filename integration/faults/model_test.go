@@ -223,7 +223,7 @@ func runSchedule(t *testing.T, s settings, schedule []step) []string {
 	p.finish()
 	took, problems := w.converge(6 * time.Hour)
 	if len(problems) > 0 {
-		w.broken("not converged after %s:\n\t%s", took, strings.Join(problems, "\n\t"))
+		w.brokenf("not converged after %s:\n\t%s", took, strings.Join(problems, "\n\t"))
 	} else {
 		// Whatever is still on its way changes nothing any more, and then there
 		// is nothing left to say about any work.
@@ -231,10 +231,10 @@ func runSchedule(t *testing.T, s settings, schedule []step) []string {
 		before := len(w.net.published())
 		w.pass(time.Hour)
 		if idle := w.traffic(before); idle["Bundle"]+idle["Report"] > 0 && !w.lapsed() {
-			w.broken("converged after %s, and does not come to rest: in one hour %v", took, idle)
+			w.brokenf("converged after %s, and does not come to rest: in one hour %v", took, idle)
 		}
 		for _, problem := range w.problems() {
-			w.broken("converged after %s, then: %s", took, problem)
+			w.brokenf("converged after %s, then: %s", took, problem)
 		}
 	}
 	return w.end()

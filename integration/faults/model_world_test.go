@@ -116,7 +116,7 @@ func newWorld(t testing.TB, s settings) *world {
 	w.net.stamp = w.stamp
 	for i, name := range s.clusters {
 		c := newCluster(name, rand.New(rand.NewPCG(s.seed, 200+uint64(i))))
-		c.broken = w.broken
+		c.broken = w.brokenf
 		c.mayDelete = func(k agents.Key, generation int64) bool { return w.desks[k.Source].mayDelete(k.ID, generation) }
 		if s.slow > 0 {
 			c.slow = s.slow
@@ -155,7 +155,7 @@ func (w *world) end() []string {
 }
 
 // broken notes that a promise was broken.
-func (w *world) broken(format string, args ...any) {
+func (w *world) brokenf(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.breaches = append(w.breaches, fmt.Sprintf(format, args...))
@@ -174,7 +174,7 @@ func (w *world) confirmed(source string, k sources.Key) {
 		return // An agent that was set back may have applied it again meanwhile.
 	}
 	if _, has := c.has(agents.Key{Source: source, ID: k.ID}); has {
-		w.broken("V4: source %s believes that work %s is gone from cluster %s, which has it", source, k.ID, k.Cluster)
+		w.brokenf("V4: source %s believes that work %s is gone from cluster %s, which has it", source, k.ID, k.Cluster)
 	}
 }
 
@@ -221,7 +221,7 @@ func (w *world) run(client string, dies *crash, l *link, run func(context.Contex
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := run(ctx); err != nil && !dies.dead() {
-			w.broken("%s ended: %v", client, err)
+			w.brokenf("%s ended: %v", client, err)
 		}
 	})
 	w.programs[client] = &program{crash: dies, link: l, ready: ready, start: again, stop: func() {
@@ -458,8 +458,7 @@ func (w *world) traffic(since int) map[string]int {
 // kindOf names what an event carries.
 func kindOf(e event.Event) string {
 	_, m, err := codec.Decode(e)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "other"
 	}
 	return strings.TrimPrefix(fmt.Sprintf("%T", m), "codec.")
