@@ -13,8 +13,8 @@
 //	V3  nothing leaves a cluster unless somebody asked for it before
 //	V4  a work leaves the hub only when its cluster has nothing of it any more
 //	V5  no cluster has anything of another cluster's
-//	V6  every event received is counted under a known result, none of them as
-//	    damaged or as somebody else's unless the case sends such ones
+//	V6  every event received is counted under a result, none of them as
+//	    damaged or as somebody else's
 //	V7  goroutines and memory are in the end about what they were at first
 //	V8  the time to converge is within the bound
 //

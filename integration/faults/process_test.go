@@ -48,7 +48,7 @@ func (p *process) start() error {
 	done := make(chan struct{})
 	p.cmd, p.done, p.from = cmd, done, info.Size()
 	go func() {
-		_ = cmd.Wait() // How it ended is asked for in exited.
+		_ = cmd.Wait() // It may have been killed.
 		close(done)
 	}()
 	return nil

@@ -23,26 +23,24 @@ type record struct {
 	history io.Writer // JSON lines.
 
 	version int64
-	want    map[key]wanted  // What there shall be in the end.
-	kept    map[key]int64   // What clusters keep that the hub does not have.
-	asked   map[key]int64   // The newest version whose removal was asked for.
-	seen    map[key]int64   // The newest version that was on the cluster.
-	refused map[key]bool    // Works that cannot be sent.
-	broken  []string        // Promises that were broken.
-	damaged map[string]bool // Results of events that the case brings about.
+	want    map[key]wanted // What there shall be in the end.
+	kept    map[key]int64  // What clusters keep that the hub does not have.
+	asked   map[key]int64  // The newest version whose removal was asked for.
+	seen    map[key]int64  // The newest version that was on the cluster.
+	refused map[key]bool   // Works that cannot be sent.
+	broken  []string       // Promises that were broken.
 }
 
-// wanted is one work as the hub accepted it. The generation is 0 until it did.
+// wanted is one work as it was asked for.
 type wanted struct {
-	version    int64
-	generation int64
-	refused    bool // See record.refuse.
+	version int64
+	refused bool // See record.refuse.
 }
 
 func newRecord(history io.Writer) *record {
 	return &record{
 		begun: time.Now(), history: history,
-		want: map[key]wanted{}, kept: map[key]int64{}, asked: map[key]int64{}, seen: map[key]int64{}, refused: map[key]bool{}, damaged: map[string]bool{},
+		want: map[key]wanted{}, kept: map[key]int64{}, asked: map[key]int64{}, seen: map[key]int64{}, refused: map[key]bool{},
 	}
 }
 
@@ -85,10 +83,6 @@ func (r *record) accepted(k key, version, generation int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.note("accepted", k, version, fmt.Sprint("generation ", generation))
-	if w := r.want[k]; w.version == version {
-		w.generation = generation
-		r.want[k] = w
-	}
 }
 
 // remove tells that from now on whatever there is of the work may go.

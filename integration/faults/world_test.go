@@ -208,9 +208,12 @@ func (w *world) publishing(all []key) (stop func()) {
 	const writers = 4
 	for i := range writers {
 		g.Go(func() error {
-			for n := i; ctx.Err() == nil; n += writers {
-				// A key has one writer: versions are accepted in their order.
-				if err := w.write(all[n%len(all)], 100); err != nil {
+			// A key has one writer: its versions are accepted in their order.
+			for n := i; ctx.Err() == nil && i < len(all); n += writers {
+				if n >= len(all) {
+					n = i
+				}
+				if err := w.write(all[n], 100); err != nil {
 					return err
 				}
 			}
