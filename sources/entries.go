@@ -82,8 +82,8 @@ func compare(h Held, e codec.Entry, listed bool, noStatus string) difference {
 		// The source was restored from a backup. It must not roll a cluster back.
 		diff.cause = causeAhead
 	}
-	if diff.publish || diff.cause == causeAhead {
-		diff.status = false // A report follows, or would not be taken.
+	if diff.publish {
+		diff.status = false // A report follows.
 	}
 	return diff
 }

@@ -42,8 +42,8 @@ func TestCompare(t *testing.T) {
 			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 3, Digest: one, Status: "b"}, want: "status",
 		},
 		"ahead": {
-			reason: "a restored source rolls nothing back, and takes no report on what it has not",
-			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 4, Digest: two, Status: "b"}, want: "ahead",
+			reason: "a restored source rolls nothing back, and hears what the cluster has instead, to tell its owner",
+			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 4, Digest: two, Status: "b"}, want: "status ahead",
 		},
 		"unversioned": {
 			reason: "generation 0 cannot be behind",

@@ -143,6 +143,9 @@ func caseHubRestored(t *testing.T, w *world) {
 	if got := len(w.agentState("hub1", "c1").Unclaimed); got != 1 {
 		t.Errorf("%d works are known to be unclaimed, want the one that was made after the copy", got)
 	}
+	if got := w.desks["hub1"].ahead("c1", "w0"); got != 2 {
+		t.Errorf("the hub knows of generation %d of what it was set back on, want 2", got)
+	}
 	// Whoever edits what was set back is heard, once that is newer.
 	w.put("hub1", "c1", "w0", "edited")
 	w.put("hub1", "c1", "w0", "edited again")

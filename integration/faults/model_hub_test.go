@@ -242,6 +242,13 @@ func (d *desk) lapsedLocked(k sources.Key, b codec.Bundle) bool {
 	}
 }
 
+// ahead is the later generation of a work that its cluster is known to have.
+func (d *desk) ahead(cluster, name string) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.data.works[sources.Key{Cluster: cluster, ID: d.data.ids[cluster+"/"+name]}].ahead
+}
+
 // forgetLocked removes a work and frees its name.
 func (d *desk) forgetLocked(k sources.Key, w deskWork) {
 	delete(d.data.works, k)
