@@ -60,7 +60,8 @@ type Options struct {
 	// Limits are on what a work may hold.
 	Limits Limits
 
-	// Timeout is for each call to the API server. Default: 30 s.
+	// Timeout is for each call to the API server, and for the answer to each watch
+	// that is opened. Default: 30 s.
 	Timeout time.Duration
 	// MaxWatches bounds the watches on types in namespaces. Objects beyond are
 	// read at every Recheck. Default: 256.
@@ -145,7 +146,7 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 	}
 	a.watches = &watches{
 		index: a.index, client: c.metadata, bell: a.bell, log: o.Log,
-		most: o.MaxWatches, recheck: o.Recheck, targets: make(map[targetKey]*target),
+		most: o.MaxWatches, recheck: o.Recheck, silent: o.Timeout, targets: make(map[targetKey]*target),
 	}
 	return a, nil
 }

@@ -65,7 +65,11 @@ func newClient(cfg *rest.Config, timeout time.Duration, writes writeCounter) (*c
 		return nil, fmt.Errorf("set up the work client: %w", err)
 	}
 	c.works = works.AppliedManifestWorks()
-	if c.types, err = discovery.NewDiscoveryClientForConfigAndClient(cfg, transport); err != nil {
+	// Questions about kinds take no context: what ends them is their connection's
+	// timeout. The transport below it is the same.
+	asking := *transport
+	asking.Timeout = timeout
+	if c.types, err = discovery.NewDiscoveryClientForConfigAndClient(cfg, &asking); err != nil {
 		return nil, fmt.Errorf("set up the discovery client: %w", err)
 	}
 	return c, nil

@@ -29,10 +29,16 @@ func isCRD(k schema.GroupVersionKind) bool {
 }
 
 // InstallCRD makes the cluster serve AppliedManifestWork. One that is installed
-// already is left as it is. It returns when the kind is served.
+// already is left as it is, and nothing is written then: an API server that
+// takes no writes does not keep the agent from starting. It returns when the
+// kind is served.
 func (a *Applier) InstallCRD(ctx context.Context) error {
+	installed, err := a.hasCRD(ctx, appliedWorkCRD)
+	if err != nil {
+		return fmt.Errorf("look for the CRD of AppliedManifestWork: %w", err)
+	}
 	for _, crd := range crds.Agent() {
-		if crd.Name != appliedWorkCRD {
+		if installed || crd.Name != appliedWorkCRD {
 			continue
 		}
 		crd.SetGroupVersionKind(apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"))
@@ -55,6 +61,16 @@ func (a *Applier) InstallCRD(ctx context.Context) error {
 		return fmt.Errorf("wait for the CRD of AppliedManifestWork: %w", err)
 	}
 	return nil
+}
+
+func (a *Applier) hasCRD(ctx context.Context, name string) (bool, error) {
+	ctx, cancel := a.client.limit(ctx)
+	defer cancel()
+	_, err := a.client.of(crdResource, "").Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // definedKinds are the kinds that the CRDs among the manifests define. Their

@@ -351,11 +351,13 @@ const (
 	workFailed      = "False AppliedManifestWorkFailed"
 )
 
-// A wire records what goes to the API server, and fails on demand.
+// A wire records what goes to the API server, and fails or stays silent on
+// demand.
 type wire struct {
 	mu   sync.Mutex
 	seen []string
 	fail func(*http.Request) bool
+	mute func(*http.Request) bool
 }
 
 var errCut = errors.New("the wire is cut")
@@ -367,7 +369,12 @@ func (w *wire) around(next http.RoundTripper) http.RoundTripper {
 			w.seen = append(w.seen, fmt.Sprintf("%s %s", r.Method, r.URL.Path))
 		}
 		fail := w.fail != nil && w.fail(r)
+		mute := w.mute != nil && w.mute(r)
 		w.mu.Unlock()
+		if mute {
+			<-r.Context().Done()
+			fail = true
+		}
 		if fail {
 			if r.Body != nil {
 				_, _ = io.Copy(io.Discard, r.Body)
@@ -395,6 +402,13 @@ func (w *wire) cut(fail func(*http.Request) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fail = fail
+}
+
+// silence leaves requests without an answer, until their sender gives up.
+func (w *wire) silence(mute func(*http.Request) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mute = mute
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

@@ -47,6 +47,7 @@ type watches struct {
 	bell    *bell
 	most    int
 	recheck time.Duration
+	silent  time.Duration // After which a request that nobody answers is given up.
 	log     *slog.Logger
 
 	mu      sync.Mutex // Taken before index.mu.
@@ -198,16 +199,44 @@ func (w *watches) reflector(t *target) *cache.Reflector {
 	discard := logr.Discard()
 	r := cache.NewReflectorWithOptions(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			ctx, cancel := context.WithTimeout(ctx, w.silent)
+			defer cancel()
 			return api.List(ctx, o)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
+			return openWatch(ctx, w.silent, func(ctx context.Context) (watch.Interface, error) { return api.Watch(ctx, o) })
 		},
 	}, &metav1.PartialObjectMetadata{}, &events{watches: w, target: t}, cache.ReflectorOptions{
 		Name:   "applied objects",
 		Logger: &discard,
 	})
 	return r
+}
+
+// An openedWatch ends its context when it is stopped.
+type openedWatch struct {
+	watch.Interface
+	cancel context.CancelFunc
+}
+
+// Stop implements watch.Interface.
+func (o openedWatch) Stop() {
+	o.Interface.Stop()
+	o.cancel()
+}
+
+// openWatch gives up a watch that is not answered within the time. One that is
+// lasts as long as ctx: whoever opened it stops it.
+func openWatch(ctx context.Context, within time.Duration, open func(context.Context) (watch.Interface, error)) (watch.Interface, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	silent := time.AfterFunc(within, cancel)
+	opened, err := open(ctx)
+	silent.Stop()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return openedWatch{opened, cancel}, nil
 }
 
 // follow keeps a watch up until ctx ends. A type may be forbidden or gone for
