@@ -227,8 +227,16 @@ func TestPeer(t *testing.T) {
 			"its lead is over", func(p Peer) Peer { return p.announced(codec.Hello{Epoch: "e0", Term: 4}) }, known,
 		},
 		"newer answer": {
-			"an answer tells the term, too", func(p Peer) Peer { return p.answered(7) },
-			Peer{Capabilities: []string{codec.CapDigest}, Epoch: "e1", Term: 7},
+			"an answer tells the term, too, and not whose it is", func(p Peer) Peer { return p.answered(7) },
+			Peer{Capabilities: []string{codec.CapDigest}, Term: 7},
+		},
+		"answer again": {"nothing is new", func(p Peer) Peer { return p.answered(5) }, known},
+		"hello of a twin before it": {
+			"of two leads of one term all agents follow the same", func(p Peer) Peer { return p.announced(codec.Hello{Epoch: "e0", Term: 5}) }, known,
+		},
+		"hello of a twin after it": {
+			"of two leads of one term all agents follow the same", func(p Peer) Peer { return p.announced(codec.Hello{Epoch: "e2", Term: 5}) },
+			Peer{Epoch: "e2", Term: 5},
 		},
 		"older answer": {"its lead is over", func(p Peer) Peer { return p.answered(4) }, known},
 	}

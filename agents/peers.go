@@ -17,7 +17,8 @@ type Peer struct {
 	// Epoch is the lifetime of the source's state as it was last told.
 	Epoch string
 
-	// Term is the highest of the source's leads that was heard of.
+	// Term is the highest of the source's leads that was heard of. Of two of one
+	// term, Epoch is the greater.
 	Term int64
 }
 
@@ -31,7 +32,7 @@ func (p Peer) equal(q Peer) bool {
 // announced is what is known of the source after it announced itself. A lead
 // that another has followed changes nothing.
 func (p Peer) announced(h codec.Hello) Peer {
-	if h.Term < p.Term {
+	if h.Term < p.Term || h.Term == p.Term && h.Term > 0 && h.Epoch < p.Epoch {
 		return p
 	}
 	return Peer{Capabilities: h.Capabilities, Epoch: h.Epoch, Term: h.Term}
@@ -46,6 +47,8 @@ func (p Peer) answered(term int64) Peer {
 	if !p.digests() {
 		p.Capabilities = append(slices.Clone(p.Capabilities), codec.CapDigest)
 	}
-	p.Term = term
+	if term > p.Term {
+		p.Term, p.Epoch = term, "" // Its hello is still to come.
+	}
 	return p
 }

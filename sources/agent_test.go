@@ -25,6 +25,7 @@ type scripted struct {
 	cluster  string
 	instance digest.Key
 	term     int64
+	epoch    string // That of the hello with this term if it is empty.
 	holds    map[string]codec.Entry
 	sequence codec.Sequence
 	pageSize int // Buckets in a page; all if 0.
@@ -54,11 +55,27 @@ func (a *scripted) sets() (spec, status *digest.Set) {
 	return spec, status
 }
 
+// lead is the epoch that goes with the agent's term.
+func (a *scripted) lead() string {
+	if a.epoch != "" {
+		return a.epoch
+	}
+	synctest.Wait()
+	a.f.mu.Lock()
+	defer a.f.mu.Unlock()
+	for _, m := range a.f.broadcasts {
+		if hello, ok := m.(codec.Hello); ok && hello.Term == a.term {
+			return hello.Epoch
+		}
+	}
+	return ""
+}
+
 func (a *scripted) digest() {
 	a.t.Helper()
 	spec, status := a.sets()
 	a.says(codec.Digest{
-		Agent: a.cluster + "-agent", Instance: a.instance, Term: a.term, Works: spec.Len(),
+		Agent: a.cluster + "-agent", Instance: a.instance, Epoch: a.lead(), Term: a.term, Works: spec.Len(),
 		Spec: spec.Root(), Status: status.Root(), Capabilities: []string{codec.CapDigest},
 	})
 }

@@ -31,7 +31,7 @@ func (d *Dispatcher) takeDigest(cluster string, m codec.Digest) {
 	d.peerLocked(cluster).heardAt = time.Now()
 	d.talkLocked(cluster).digest = &m
 	d.mu.Unlock()
-	d.heard(cluster, m.Term)
+	d.heard(cluster, m.Epoch, m.Term)
 	d.talks.AddAfter(cluster, struct{}{}, d.talkPause(cluster))
 }
 
@@ -45,7 +45,6 @@ func (d *Dispatcher) takeEntries(cluster string, m codec.Entries) error {
 		t.works += len(m.Entries)
 	}
 	d.mu.Unlock()
-	d.heard(cluster, m.Term)
 	d.talks.Add(cluster, struct{}{})
 	if full {
 		return errors.New("more pages wait than this source keeps of one cluster; it comes again")

@@ -90,17 +90,20 @@ func (d *Dispatcher) begin(ctx context.Context, above int64) error {
 	return nil
 }
 
-// heard takes the highest term that a cluster knows.
-func (d *Dispatcher) heard(cluster string, term int64) {
+// heard takes the newest lead that a cluster knows. Of two leads of one term, as
+// of hubs that were installed at the same time, the one of the greater epoch is
+// newer.
+func (d *Dispatcher) heard(cluster, epoch string, term int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peerLocked(cluster)
-	p.term = term
+	p.term, p.otherEpoch = term, epoch > d.lead.epoch
 	switch {
 	case d.lead.term == 0 || d.lead.fenced != nil || term > d.lead.term+maxLeap:
-	case term == d.lead.term:
+	case term == d.lead.term && epoch == d.lead.epoch:
 		d.lead.echoed = true
-	case term > d.lead.term && !d.lead.echoed:
+	case !p.follows(d.lead): // It did not hear of this lead yet.
+	case !d.lead.echoed:
 		// This source's memory is older than its clusters': it was restored, or
 		// is new. It takes the lead that is its own.
 		d.lead.above = max(d.lead.above, term)
@@ -108,7 +111,7 @@ func (d *Dispatcher) heard(cluster string, term int64) {
 		case d.rivals <- struct{}{}:
 		default:
 		}
-	case term > d.lead.term:
+	default:
 		// All clusters of a fleet may say so at once, and counting takes longer
 		// the more there are.
 		pause := time.Duration(len(d.peers)/1000) * 10 * time.Millisecond
@@ -116,6 +119,11 @@ func (d *Dispatcher) heard(cluster string, term int64) {
 			d.countRivalsLocked(now)
 		}
 	}
+}
+
+// follows says whether a cluster knows of a newer lead than l.
+func (p *peer) follows(l lead) bool {
+	return p.term > l.term && p.term <= l.term+maxLeap || p.term == l.term && p.otherEpoch
 }
 
 // countRivalsLocked fences this hub when more than half of the clusters that
@@ -129,7 +137,7 @@ func (d *Dispatcher) countRivalsLocked(now time.Time) {
 			continue
 		}
 		there++
-		if p.term > d.lead.term && p.term <= d.lead.term+maxLeap {
+		if p.follows(d.lead) {
 			lost++
 			highest = max(highest, p.term)
 		}
@@ -170,7 +178,7 @@ func (d *Dispatcher) answerRivals(ctx context.Context) {
 		}
 		d.mu.Lock()
 		above := d.lead.above
-		outbid := above > d.lead.term && !d.lead.echoed
+		outbid := above > 0 && above >= d.lead.term && !d.lead.echoed
 		d.mu.Unlock()
 		if outbid {
 			d.log.Info("clusters know of a higher term, beginning anew", "above", above)

@@ -55,6 +55,36 @@ func TestNewHubOutbids(t *testing.T) {
 	})
 }
 
+// TestTwins: two hubs that have led equally often, as two that were installed at
+// the same time. Their epochs tell them apart.
+func TestTwins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		d := start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		a.term, a.epoch = 1, "!" // Before any epoch that there is.
+		a.digest()
+		pass(time.Second)
+		if got := fmt.Sprint(f.terms()); got != "[1]" {
+			t.Errorf("hello with terms %s; want only the first, which the cluster has yet to hear", got)
+		}
+		a.epoch = "~" // After any.
+		a.digest()
+		pass(time.Second)
+		if got := fmt.Sprint(f.terms()); got != "[1 2]" {
+			t.Errorf("hello with terms %s; want another above the twin's: no cluster followed this one", got)
+		}
+		a.term, a.epoch = 2, ""
+		a.syncs()
+		a.epoch = "~"
+		a.digest()
+		synctest.Wait()
+		if err := d.Ready(); !errors.Is(err, sources.ErrFenced) {
+			t.Errorf("Ready: %v; want that it is fenced: the clusters left it for the twin", err)
+		}
+	})
+}
+
 // TestFenced: two hubs under one source ID. The one that the clusters leave
 // stops, and says what to do.
 func TestFenced(t *testing.T) {

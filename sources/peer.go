@@ -21,6 +21,7 @@ type peer struct {
 	duplicateAt  time.Time  // The last sign of two instances; zero for none.
 
 	term       int64     // The one that it echoed last.
+	otherEpoch bool      // The epoch beside it comes after this source's.
 	heardAt    time.Time // Its last digest.
 	answeredAt time.Time // The last answer to one.
 	inSync     bool
