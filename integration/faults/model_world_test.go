@@ -76,8 +76,13 @@ type clock struct {
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.offset)
+	return time.Now().Add(era + c.offset)
 }
+
+// era is how far the clocks of hubs and agents are ahead of a bubble's, which
+// begins in the year 2000: sequences count time from 2010 on, and no clock of
+// theirs shall go behind that.
+const era = 30 * 365 * 24 * time.Hour
 
 func (c *clock) set(offset time.Duration) {
 	c.mu.Lock()
