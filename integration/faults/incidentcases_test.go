@@ -180,9 +180,7 @@ func slowDependencies(w *world) {
 		green(c.metrics)
 		w.lasts(time.Second)
 	}
-	for _, l := range []*link{w.hub.api, w.hub.link, c.api, c.link} {
-		l.heal()
-	}
+	w.heal(w.hub.api, w.hub.link, c.api, c.link)
 	if !w.hub.running() || !c.agent.running() || w.hub.cmd.Process.Pid != hub || c.agent.cmd.Process.Pid != agent {
 		w.t.Error("hub or agent ended while what it depends on was slow")
 	}

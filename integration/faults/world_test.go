@@ -35,6 +35,7 @@ type world struct {
 	hub      *hub
 	clusters map[string]*cluster
 	base     map[string]usage // Of each program when all was well first.
+	over     time.Time        // When the faults ended, if that was before the case's run did.
 }
 
 // settings are what a case wants of its world.
