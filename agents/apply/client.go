@@ -27,8 +27,9 @@ const (
 	updateManager = userAgent
 )
 
-// A client talks to the cluster. Every call but a watch ends within timeout;
-// client-go waits as long as a Retry-After header says, within that.
+// A client talks to the cluster. Every call but a watch ends within timeout.
+// Within that it waits for as long as the API server asks to, and so do all
+// calls that come later; see pauses.
 type client struct {
 	objects  dynamic.Interface
 	metadata metadata.Interface
@@ -48,7 +49,7 @@ func newClient(cfg *rest.Config, timeout time.Duration, writes writeCounter) (*c
 		// rate here would only slow down the first sync of a cluster.
 		cfg.QPS = -1
 	}
-	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return countWrites{next, writes} })
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return newPauses(countWrites{next, writes}) })
 	transport, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("set up the connection to the API server: %w", err)
