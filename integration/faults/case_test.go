@@ -123,7 +123,7 @@ func (w *world) tell() {
 
 // cases are all there are, in the order of the table.
 func cases() []faultCase {
-	return slices.Concat(brokerCases, networkCases, programCases, leadCases, incidentCases)
+	return slices.Concat(brokerCases, networkCases, programCases, leadCases, applyCases, apiServerCases, kindCases, incidentCases)
 }
 
 // TestSmoke runs some cases over the brokers that need no installation. Its
