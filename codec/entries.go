@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	kjson "k8s.io/apimachinery/pkg/util/json"
+
 	"github.com/fleetcast-io/fleetcast/pkg/digest"
 	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
@@ -43,7 +45,7 @@ type entriesBody struct {
 	Instance digest.Key `json:"instance"`
 	Term     int64      `json:"term,omitempty"`
 	Buckets  numbers    `json:"buckets"`
-	Entries  []Entry    `json:"entries"`
+	Entries  entryList  `json:"entries"`
 }
 
 // numbers are bytes that JSON has as a list of numbers, not as base64.
@@ -75,6 +77,49 @@ func (n *numbers) UnmarshalJSON(text []byte) error {
 		(*n)[i] = uint8(wide[i])
 	}
 	return nil
+}
+
+// entryList are the entries of one page.
+type entryList []Entry
+
+// UnmarshalJSON implements json.Unmarshaler. The shortest values there are take
+// two bytes with their comma, an Entry in memory fifty times that. So they are
+// counted before they are parsed.
+func (l *entryList) UnmarshalJSON(text []byte) error {
+	if len(*l) > 0 {
+		return malformed("it has two lists of entries")
+	}
+	if elements(text, MaxEntries) > MaxEntries {
+		return malformed("it lists more than %d works", MaxEntries)
+	}
+	var entries []Entry
+	if err := kjson.Unmarshal(text, &entries); err != nil {
+		return malformed("entries: %.100s", err)
+	}
+	*l = entries
+	return nil
+}
+
+// elements counts the elements of a JSON list, up to one more than most; an
+// empty list counts as one. The text must be valid JSON.
+func elements(text []byte, most int) int {
+	n, depth, quoted := 1, 0, false
+	for i := 0; i < len(text) && n <= most; i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			depth--
+		case c == ',' && depth == 1:
+			n++
+		}
+	}
+	return n
 }
 
 // Encode implements Message; the action is Announce.
@@ -143,11 +188,6 @@ func (e *Entry) check() error {
 }
 
 func decodeEntries(e event.Event) (Message, error) {
-	// An entry has six commas at most, and one of the shortest values there are
-	// has one. So this bounds what the parser allocates.
-	if n := bytes.Count(e.Data, []byte{','}); n > 6*MaxEntries {
-		return nil, malformed("it lists more than %d works", MaxEntries)
-	}
 	var body entriesBody
 	if err := parseAnnounced(e, MaxPayload, &body); err != nil {
 		return nil, err
