@@ -124,6 +124,9 @@ type Agent struct {
 	arrived map[Key]arrival
 	// greetings are the sources reached anew and not asked since.
 	greetings map[string]bool
+	// answered are the questions of sources that were answered last, the latest
+	// at the end.
+	answered []question
 }
 
 // New returns the agent of one cluster. It reads the store, which it then owns

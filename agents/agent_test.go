@@ -287,6 +287,34 @@ func TestStatusResyncIsAnsweredWithWhatDiffers(t *testing.T) {
 	})
 }
 
+// TestQuestionIsAnsweredOnce: a broker with a log keeps a question for a while
+// and hands it to the agent again whenever that comes back. What the source lacks
+// since then it asks for anew.
+func TestQuestionIsAnsweredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.publish(work("hub1", "a", 1, "a"), codec.Create)
+		b.settle(time.Second)
+		before := b.sent()
+		q := codec.StatusResync{Source: "hub1", Cluster: "c1", Hashes: []codec.StatusHash{{ID: "a", Hash: "of another time"}}}
+		question := b.encode(q, codec.ResyncRequest)
+		for range 3 {
+			b.publishEvent(question)
+			b.settle(time.Second)
+		}
+		if got := b.sent() - before; got != 1 {
+			t.Errorf("%d reports upon one question that came three times, want 1", got)
+		}
+		b.publish(q, codec.ResyncRequest)
+		b.settle(time.Second)
+		if got := b.sent() - before; got != 2 {
+			t.Errorf("%d reports after the same question was asked again, want 2", got)
+		}
+	})
+}
+
 func TestTooLargeReportIsShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

@@ -6,7 +6,32 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
+
+// maxAnswered is how many questions an agent remembers to have answered. One
+// comparison asks one for every thousand works or so.
+const maxAnswered = 256
+
+// A question is one event that asked for reports.
+type question struct{ source, event string }
+
+// hasAnswered says whether a question was answered before.
+func (a *Agent) hasAnswered(q question) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.answered, q)
+}
+
+// answeredTo notes that a question was answered.
+func (a *Agent) answeredTo(q question) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.answered) == maxAnswered {
+		a.answered = slices.Delete(a.answered, 0, 1)
+	}
+	a.answered = append(a.answered, q)
+}
 
 // handleQuestion answers a source that tells which statuses it holds: what
 // differs is sent again, under a new sequence, since the source may ignore one
@@ -23,6 +48,15 @@ func (a *Agent) handleQuestion(d brokers.Delivery, at *step, q codec.StatusResyn
 		return
 	case q.Cluster != "" && q.Cluster != a.cluster:
 		a.drop(d, at, "foreign_cluster", fmt.Errorf("it is for cluster %q", q.Cluster))
+		return
+	}
+	asked := question{d.From.Source, d.Event.Get(event.ID)}
+	if a.hasAnswered(asked) {
+		// Brokers that keep questions deliver them at every connection. What the
+		// source lacks since it asked, it asks for anew.
+		eventsTotal.WithLabelValues(string(verdictDuplicate)).Inc()
+		a.state.log.pass(at)
+		d.Done(nil)
 		return
 	}
 	hashes := make(map[string]string, len(q.Hashes))
@@ -51,6 +85,7 @@ func (a *Agent) handleQuestion(d brokers.Delivery, at *step, q codec.StatusResyn
 				return
 			}
 			eventsTotal.WithLabelValues("answered").Inc()
+			a.answeredTo(asked)
 			d.Done(nil)
 			for _, k := range send {
 				a.outbox.Add(k.Source, reportOn(k))
