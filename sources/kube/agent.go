@@ -59,7 +59,7 @@ func (s *Source) Run(ctx context.Context) error {
 				if stop {
 					return
 				}
-				if err := s.attend(ctx, cluster); err != nil && ctx.Err() == nil {
+				if err := s.reconcile(ctx, cluster); err != nil && ctx.Err() == nil {
 					s.log.Warn("the record of a cluster's agent was not saved, trying again", "cluster", cluster, "err", err)
 					queue.AddRateLimited(cluster)
 				} else {
@@ -98,23 +98,23 @@ func (s *Source) flush(ctx context.Context) {
 	}
 }
 
-// attendNow and attendLater have the Agent of a cluster written. The caller
+// enqueue and enqueueLater have the Agent of a cluster written. The caller
 // holds mu.
-func (s *Source) attendNow(cluster string) {
+func (s *Source) enqueue(cluster string) {
 	if s.queue != nil {
 		s.queue.Add(cluster)
 	}
 }
 
-func (s *Source) attendLater(cluster string) {
+func (s *Source) enqueueLater(cluster string) {
 	if s.queue != nil {
 		s.queue.AddAfter(cluster, s.coalescing)
 	}
 }
 
-// attend does what the Agent's spec asks for and saves its status.
-func (s *Source) attend(ctx context.Context, cluster string) error {
-	asked, granted, err := s.bequeath(ctx, cluster)
+// reconcile does what the Agent's spec asks for and saves its status.
+func (s *Source) reconcile(ctx context.Context, cluster string) error {
+	asked, granted, err := s.grantDeletions(ctx, cluster)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (s *Source) agentDeleted(obj any) {
 	if c.state != nil || len(c.tombstones) > 0 {
 		// Made again, unless its namespace is gone, too.
 		c.changes++
-		s.attendNow(a.Namespace)
+		s.enqueue(a.Namespace)
 	}
 	s.forget(a.Namespace)
 }
@@ -186,7 +186,7 @@ func (s *Source) known(a *v1alpha1.Agent) {
 		c.trim(time.Now())
 	}
 	if len(a.Spec.Delete) > 0 {
-		s.attendNow(a.Namespace)
+		s.enqueue(a.Namespace)
 	}
 }
 

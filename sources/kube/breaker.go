@@ -37,12 +37,12 @@ func (b Breaker) String() string {
 // step is how far apart two deletions are that do not count together.
 const step = 10 * time.Minute
 
-// A fate is what the breaker made of a work.
-type fate int
+// A decision is what the breaker made of a work.
+type decision int
 
 const (
-	alive     fate = iota // Not deleted, or it was never published.
-	undecided             // Deleted; the breaker was not asked yet.
+	undeleted decision = iota // Not deleted, or it was never published.
+	undecided                 // Deleted; the breaker was not asked yet.
 	passed
 	withheld
 )
@@ -123,8 +123,8 @@ func (d *deletions) around(at time.Time) int {
 	return to - from
 }
 
-// decide empties undecided and returns the fate of each.
-func (d *deletions) decide(b Breaker) map[string]fate {
+// decide empties undecided and returns what became of each.
+func (d *deletions) decide(b Breaker) map[string]decision {
 	if len(d.undecided) == 0 {
 		return nil
 	}
@@ -135,7 +135,7 @@ func (d *deletions) decide(b Breaker) map[string]fate {
 	slices.SortFunc(ids, func(x, y string) int {
 		return cmp.Or(d.undecided[x].Compare(d.undecided[y]), cmp.Compare(x, y))
 	})
-	out := make(map[string]fate, len(ids))
+	out := make(map[string]decision, len(ids))
 	for _, id := range ids {
 		at := d.undecided[id]
 		if d.around(at) < b.limit(d.works+d.gone) {
@@ -149,7 +149,7 @@ func (d *deletions) decide(b Breaker) map[string]fate {
 	return out
 }
 
-// classify brings the fate of a work up to its object. The caller holds mu.
+// classify brings the decision on a work up to its object. The caller holds mu.
 func (s *Source) classify(w *workv1.ManifestWork, rec *record) {
 	if w.DeletionTimestamp == nil || rec.confirmed || !rec.managed && !hasFinalizer(w) {
 		return
@@ -159,13 +159,13 @@ func (s *Source) classify(w *workv1.ManifestWork, rec *record) {
 	case s.breaker.disabled() || confirmedByOperator(w):
 		delete(d.undecided, id)
 		delete(d.withheld, id)
-		rec.fate = passed
-	case rec.fate != alive:
+		rec.decision = passed
+	case rec.decision != undeleted:
 	case heldBack(w):
-		rec.fate = withheld
+		rec.decision = withheld
 		d.hold(id)
 	default:
-		rec.fate = undecided
+		rec.decision = undecided
 		d.enlist(id, w.DeletionTimestamp.Time)
 	}
 }
@@ -175,7 +175,7 @@ func (s *Source) classify(w *workv1.ManifestWork, rec *record) {
 func (s *Source) judge(d *deletions) {
 	for id, f := range d.decide(s.breaker) {
 		if rec := s.records[id]; rec != nil {
-			rec.fate = f
+			rec.decision = f
 		}
 		if f == withheld {
 			d.hold(id)
@@ -196,10 +196,10 @@ func (s *Source) withholds(w *workv1.ManifestWork) bool {
 		return !s.breaker.disabled() && heldBack(w) && !confirmedByOperator(w)
 	}
 	s.classify(w, rec)
-	if rec.fate == undecided {
+	if rec.decision == undecided {
 		s.judge(&s.clusterOf(w.Namespace).deletions)
 	}
-	return rec.fate == withheld
+	return rec.decision == withheld
 }
 
 // errWithheld is why a deletion is not sent. The text is the same for all works

@@ -11,8 +11,8 @@ import (
 
 // judged is a deletion and what became of it.
 type judged struct {
-	at   time.Time
-	fate fate
+	at       time.Time
+	decision decision
 }
 
 func TestBreakerLetsOnlySoManyPass(t *testing.T) {
@@ -78,9 +78,9 @@ func TestBreakerHolds(t *testing.T) {
 		works := rapid.IntRange(1, 60).Draw(t, "works")
 		b := Breaker{Share: rapid.Float64Range(0, 0.99).Draw(t, "share"), Works: rapid.IntRange(0, 8).Draw(t, "works at once")}
 		d, all := deletions{works: works}, map[string]judged{}
-		take := func(fates map[string]fate) {
-			for id, f := range fates {
-				if all[id].fate != undecided {
+		take := func(decisions map[string]decision) {
+			for id, f := range decisions {
+				if all[id].decision != undecided {
 					t.Fatalf("%s was decided before", id)
 				}
 				all[id] = judged{all[id].at, f}
@@ -94,20 +94,20 @@ func TestBreakerHolds(t *testing.T) {
 			if rapid.Bool().Draw(t, "decide") {
 				take(d.decide(b))
 			}
-			if all[id].fate == passed && rapid.Bool().Draw(t, "confirm") {
+			if all[id].decision == passed && rapid.Bool().Draw(t, "confirm") {
 				d.works--
 				d.left(id)
 			}
 		}
 		take(d.decide(b))
 		for id, one := range all {
-			if one.fate != passed {
+			if one.decision != passed {
 				continue
 			}
 			n := 0
 			for _, other := range all {
 				// Those before and up to this one: a window of one step.
-				if age := one.at.Sub(other.at); other.fate == passed && age >= 0 && age < step {
+				if age := one.at.Sub(other.at); other.decision == passed && age >= 0 && age < step {
 					n++
 				}
 			}

@@ -89,7 +89,13 @@ func (h *hub) restart(o kube.Options) *hub {
 // startHubWith is startHubOf with a broker and options of the test's choice.
 func startHubWith(t *testing.T, cluster string, broker *mem.Broker, o kube.Options) *hub {
 	t.Helper()
-	cfg, scheme := apitest.Shared(t).Config(), api.NewScheme()
+	return startHubAt(t, apitest.Shared(t).Config(), cluster, broker, o)
+}
+
+// startHubAt is startHubWith on an API server of the test's choice.
+func startHubAt(t *testing.T, cfg *rest.Config, cluster string, broker *mem.Broker, o kube.Options) *hub {
+	t.Helper()
+	scheme := api.NewScheme()
 	direct, err := client.New(cfg, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)

@@ -35,8 +35,8 @@ type record struct {
 	managed bool
 	// confirmed says that the cluster confirmed the deletion.
 	confirmed bool
-	// fate is what the breaker made of the deletion.
-	fate fate
+	// decision is what the breaker made of the deletion.
+	decision decision
 	// digest and status are those of the work as Held saw it last.
 	digest digested
 	status hashed
@@ -118,7 +118,23 @@ func (s *Source) updated(before, after any) {
 	if !ok {
 		return
 	}
-	if w, ok := after.(*workv1.ManifestWork); ok {
+	w, ok := after.(*workv1.ManifestWork)
+	switch {
+	case !ok:
+	case old.UID != w.UID:
+		// The cache was filled anew, and meanwhile one took the other's place.
+		s.removed(old, false)
+		s.seen(w, true)
+	case older(w, old):
+		// The API server went back, as when it was restored from a backup: what
+		// this process saw or wrote later is no more.
+		s.mu.Lock()
+		if rec := s.records[string(w.UID)]; rec != nil {
+			rec.latest = w
+		}
+		s.mu.Unlock()
+		s.seen(w, true)
+	default:
 		s.seen(w, publishable(old, w))
 	}
 }
@@ -162,13 +178,18 @@ func publishable(old, w *workv1.ManifestWork) bool {
 }
 
 func (s *Source) deleted(obj any) {
+	witnessed := true
 	if unknown, ok := obj.(toolscache.DeletedFinalStateUnknown); ok {
-		obj = unknown.Obj
+		obj, witnessed = unknown.Obj, false
 	}
-	w, ok := obj.(*workv1.ManifestWork)
-	if !ok {
-		return
+	if w, ok := obj.(*workv1.ManifestWork); ok {
+		s.removed(w, witnessed)
 	}
+}
+
+// removed takes note of a work that has no object any more. Unless that was
+// witnessed, it is only missing where the cache was filled anew.
+func (s *Source) removed(w *workv1.ManifestWork, witnessed bool) {
 	held := s.holds(w)
 	s.mu.Lock()
 	id, notify := string(w.UID), s.changed
@@ -177,8 +198,11 @@ func (s *Source) deleted(obj any) {
 		s.mu.Unlock()
 		return
 	}
+	if rec.latest != nil && older(w, rec.latest) {
+		w = rec.latest
+	}
 	unconfirmed := held && (rec.managed || hasFinalizer(w))
-	publish := unconfirmed && s.vanished(w, rec, notify != nil)
+	publish := unconfirmed && s.vanished(w, rec, witnessed, notify != nil)
 	delete(s.records, id)
 	d := &s.clusterOf(w.Namespace).deletions
 	d.works--
@@ -193,30 +217,37 @@ func (s *Source) deleted(obj any) {
 // vanished counts a deletion that nobody confirmed here, and says whether it is
 // buried, to be published. A replica that does not lead cannot tell a forced
 // removal from one that the leader confirmed. One that the breaker withholds is
-// not published: the work stays on the cluster, unclaimed. The caller holds mu.
-func (s *Source) vanished(w *workv1.ManifestWork, rec *record, leads bool) bool {
+// not published: the work stays on the cluster, unclaimed. So does one whose
+// deletion nobody saw: an API server that was restored from a backup has none of
+// the works made since. The caller holds mu.
+func (s *Source) vanished(w *workv1.ManifestWork, rec *record, witnessed, leads bool) bool {
 	id, c := string(w.UID), s.clusterOf(w.Namespace)
+	if !witnessed && w.DeletionTimestamp == nil {
+		s.log.Warn("work is missing on the API server, and nobody saw it deleted; it stays on the cluster, unclaimed",
+			"cluster", w.Namespace, "work", w.Name, "id", id)
+		return false
+	}
 	at := time.Now()
 	if w.DeletionTimestamp != nil {
 		at = w.DeletionTimestamp.Time
 	}
 	if !leads {
-		if rec.fate != withheld {
+		if rec.decision != withheld {
 			c.deletions.pass(passing{id: id, at: at})
 		}
 		return false
 	}
 	switch {
 	case s.breaker.disabled() || confirmedByOperator(w):
-		rec.fate = passed
-	case rec.fate == alive:
-		rec.fate = undecided
+		rec.decision = passed
+	case rec.decision == undeleted:
+		rec.decision = undecided
 		c.deletions.enlist(id, at)
 	}
-	if rec.fate == undecided {
+	if rec.decision == undecided {
 		s.judge(&c.deletions)
 	}
-	if rec.fate == withheld {
+	if rec.decision == withheld {
 		s.log.Warn("work was removed by force while its deletion was withheld; it stays on the cluster, unclaimed",
 			"cluster", w.Namespace, "work", w.Name, "id", id)
 		return false
@@ -224,6 +255,6 @@ func (s *Source) vanished(w *workv1.ManifestWork, rec *record, leads bool) bool 
 	if !s.bury(w, at) {
 		return false
 	}
-	s.attendNow(w.Namespace)
+	s.enqueue(w.Namespace)
 	return true
 }

@@ -179,7 +179,7 @@ func (s *Source) settle(w *workv1.ManifestWork) {
 	if have := c.tombstones[t.ID]; have.ConfirmedAt == nil {
 		c.confirm(have)
 	}
-	s.attendLater(w.Namespace)
+	s.enqueueLater(w.Namespace)
 }
 
 // reportOnTombstone takes the reports on a deletion whose object is gone.
@@ -203,6 +203,6 @@ func (s *Source) reportOnTombstone(r codec.Report, gone bool) sources.Verdict {
 		return sources.Accepted
 	}
 	c.confirm(t)
-	s.attendLater(r.Cluster)
+	s.enqueueLater(r.Cluster)
 	return sources.Accepted
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 )
 
-// bequeath makes tombstones of the unclaimed works that the spec names. It
+// grantDeletions makes tombstones of the unclaimed works that the spec names. It
 // returns all that the spec names, and those whose deletion is to be sent.
-func (s *Source) bequeath(ctx context.Context, cluster string) (asked, granted []string, err error) {
+func (s *Source) grantDeletions(ctx context.Context, cluster string) (asked, granted []string, err error) {
 	s.mu.Lock()
 	c := s.clusterOf(cluster)
 	agent := c.agent
@@ -38,7 +38,7 @@ func (s *Source) bequeath(ctx context.Context, cluster string) (asked, granted [
 			continue
 		}
 		s.mu.Lock()
-		switch t, err := s.entomb(cluster, c, id); {
+		switch t, err := s.deleteUnclaimed(cluster, c, id); {
 		case err == nil && t.ConfirmedAt == nil:
 			granted = append(granted, id)
 		case errors.Is(err, errNotUnclaimed):
@@ -74,9 +74,9 @@ func some(ids []string) string {
 // errNotUnclaimed says that a cluster is not known to hold a work unclaimed.
 var errNotUnclaimed = errors.New("not among the cluster's unclaimed works")
 
-// entomb returns the tombstone of an unclaimed work, made unless there is one.
+// deleteUnclaimed returns the tombstone of an unclaimed work, made unless there is one.
 // Its generation is above the one that the agent holds. The caller holds mu.
-func (s *Source) entomb(cluster string, c *clusterRecord, id string) (*tombstone, error) {
+func (s *Source) deleteUnclaimed(cluster string, c *clusterRecord, id string) (*tombstone, error) {
 	if t, ok := c.tombstones[id]; ok {
 		return t, nil
 	}
