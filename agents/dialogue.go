@@ -20,6 +20,15 @@ const (
 	// restless bounds how long changes that never pause put a digest off, in
 	// units of Options.Quiet.
 	restless = 6
+
+	// dear is how seldom a source is asked for everything because neither
+	// entries nor a list fit the broker's packets, in units of
+	// Options.ResyncInterval.
+	dear = 6
+
+	// doubtful is how long the lead that the agent follows must have been silent,
+	// while one below it said hello, until the agent follows the latter.
+	doubtful = 10 * time.Minute
 )
 
 // A dialogue is where the agent stands with one source that knows digests: what
@@ -45,8 +54,21 @@ type dialogue struct {
 	changed  time.Time // The first change since the last digest; zero if there was none.
 	tries    int       // Digests sent since the last match.
 	silent   int       // Digests sent since the source was last heard.
-	listed   bool      // A list took the digests' place on this connection.
 	spoke    time.Time // When something was last sent to the source.
+
+	// listedAt is when a list last took the place of digests without an answer;
+	// zero if none did since the source last answered one, on this connection.
+	listedAt time.Time
+	// fellBackAt is when a list last took the place of entries that could not be
+	// sent, allAt when it was allowed to ask for everything instead; zero if none
+	// did on this connection.
+	fellBackAt, allAt time.Time
+
+	// doubtAt is when a lead below the one that the agent follows said hello,
+	// with no sign of the latter since; zero if none did. doubts is how many
+	// digests were sent since.
+	doubtAt time.Time
+	doubts  int
 
 	// match is what the last match was about; nil if there was none.
 	match *matched
@@ -66,7 +88,12 @@ func newDialogue(source string, capable bool, o Options) *dialogue {
 }
 
 // A turn is what is to be sent now.
-type turn struct{ digest, list, presence bool }
+type turn struct {
+	digest, presence bool
+	// list goes with a digest. all says that the source may be asked for
+	// everything if the list is too large.
+	list, all bool
+}
 
 // due returns what is to be sent now, once, and how long until there may be
 // more; 0 if only a wake can change that.
@@ -78,8 +105,12 @@ func (d *dialogue) due(now time.Time) (turn, time.Duration) {
 	}
 	var t turn
 	if !d.digestAt.IsZero() && !now.Before(d.digestAt) {
-		t.digest, t.list = true, d.silent >= patience && !d.listed
-		d.listed = d.listed || t.list
+		t.digest = true
+		t.list = d.silent >= patience && atLeast(d.resync, now, d.listedAt)
+		t.all = t.list && d.listedAt.IsZero()
+		if t.list {
+			d.listedAt = now
+		}
 		d.digestAt = time.Time{} // speaking says when the next one is due.
 		d.spoke = now
 	}
@@ -98,8 +129,10 @@ func (d *dialogue) due(now time.Time) (turn, time.Duration) {
 func (d *dialogue) established(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.listening, d.listed = true, false
+	d.listening = true
 	d.tries, d.silent = 0, 0
+	d.listedAt, d.fellBackAt, d.allAt = time.Time{}, time.Time{}, time.Time{}
+	d.trust()
 	d.digestAt, d.spoke = time.Time{}, now
 	if d.capable {
 		d.digestAt = now
@@ -113,6 +146,7 @@ func (d *dialogue) down() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listening = false
+	d.trust() // That the source is not heard says nothing of it.
 	d.rouse()
 }
 
@@ -124,17 +158,56 @@ func (d *dialogue) isCapable() bool {
 }
 
 // greeted says that the source announced itself: it is there, and wants a
-// digest at some time within spread.
+// digest at some time within spread. That a list took the digests' place is not
+// forgotten until it answers one: who says hello upon every list would be sent
+// one every minute.
 func (d *dialogue) greeted(now time.Time, capable bool, spread time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.capable = capable
 	d.tries, d.silent = 0, 0
+	d.trust()
+	d.promise(now, spread)
+}
+
+// outranked says that a lead below the one that the agent follows announced
+// itself: it is sent a digest, which tells it so, and is no sign of the source.
+func (d *dialogue) outranked(now time.Time, spread time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.promise(now, spread)
+}
+
+// promise has a digest sent at some time within spread.
+func (d *dialogue) promise(now time.Time, spread time.Duration) {
 	if at := now.Add(d.upTo(spread)); d.digestAt.IsZero() || at.Before(d.digestAt) {
 		d.digestAt = at
 	}
 	d.rouse()
 }
+
+// doubt notes that a lead below the one that the agent follows announced itself,
+// and says whether the latter is to be forgotten: one that leads would have
+// answered digests, and one that was only claimed, by a mistake or by malice,
+// would keep the agent from comparing for ever. One that is not known to know
+// digests is sent none.
+func (d *dialogue) doubt(now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.doubtAt.IsZero() {
+		d.doubtAt = now
+	}
+	return d.listening && (d.doubts >= patience || !d.capable) && now.Sub(d.doubtAt) >= doubtful
+}
+
+// assured says that there was a sign of the lead that the agent follows.
+func (d *dialogue) assured() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trust()
+}
+
+func (d *dialogue) trust() { d.doubtAt, d.doubts = time.Time{}, 0 }
 
 // speaking says that a digest of what is held now is about to be sent.
 func (d *dialogue) speaking(now time.Time) {
@@ -148,6 +221,9 @@ func (d *dialogue) speaking(now time.Time) {
 	}
 	d.tries++
 	d.silent++
+	if !d.doubtAt.IsZero() {
+		d.doubts++
+	}
 	d.digestAt = now.Add(wait + d.upTo(wait/5))
 	d.rouse()
 }
@@ -156,7 +232,7 @@ func (d *dialogue) speaking(now time.Time) {
 func (d *dialogue) unspoken() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tries, d.silent = max(0, d.tries-1), max(0, d.silent-1)
+	d.tries, d.silent, d.doubts = max(0, d.tries-1), max(0, d.silent-1), max(0, d.doubts-1)
 }
 
 // said notes that the broker took something for the source.
@@ -223,7 +299,8 @@ func (d *dialogue) heard(now time.Time) {
 	if d.silent >= patience && !d.changed.IsZero() && at.Before(d.digestAt) {
 		d.digestAt = at
 	}
-	d.capable, d.silent = true, 0
+	d.capable, d.silent, d.listedAt = true, 0, time.Time{}
+	d.trust()
 }
 
 // takeDiffering takes the buckets that the source asks for.
@@ -235,13 +312,19 @@ func (d *dialogue) takeDiffering() (buckets [digest.Buckets]bool) {
 }
 
 // fallBack says whether to send a list in the place of entries that cannot be
-// sent: once per connection.
-func (d *dialogue) fallBack() bool {
+// sent, and whether that may ask for everything if it is too large itself. As
+// long as they cannot be sent, nothing else repairs what differs.
+func (d *dialogue) fallBack(now time.Time) (list, all bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	first := !d.listed
-	d.listed = true
-	return first
+	if !atLeast(d.resync, now, d.fellBackAt) {
+		return false, false
+	}
+	d.fellBackAt = now
+	if all = atLeast(dear*d.resync, now, d.allAt); all {
+		d.allAt = now
+	}
+	return true, all
 }
 
 // confirmed is what the source last confirmed, nil if that is nothing.
@@ -273,6 +356,11 @@ func (d *dialogue) rouse() {
 	case d.wake <- struct{}{}:
 	default:
 	}
+}
+
+// atLeast says whether so much time passed since last, or last was never.
+func atLeast(span time.Duration, now, last time.Time) bool {
+	return last.IsZero() || now.Sub(last) >= span
 }
 
 // upTo draws a duration from 0 to d.

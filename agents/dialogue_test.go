@@ -20,8 +20,9 @@ func TestDialogue(t *testing.T) {
 			return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, "jitter"))
 		}
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		listening, listed := false, 0
-		silent := 0 // Digests since the source was last heard.
+		listening := false
+		silent := 0             // Digests since the source was last heard.
+		listedAt := time.Time{} // The last list since the source last answered.
 		changedAt, spokeAt, digestAt := time.Time{}, time.Time{}, time.Time{}
 
 		// pass lets time go by as the agent does: it sends what is due when it is.
@@ -32,11 +33,12 @@ func TestDialogue(t *testing.T) {
 					t.Fatalf("sends %+v to a source that does not listen or know it", out)
 				}
 				if out.digest {
+					want := silent >= patience && (listedAt.IsZero() || now.Sub(listedAt) >= o.ResyncInterval)
+					if out.list != want {
+						t.Fatalf("lists everything: %v, after %d digests without an answer, the last list %s ago", out.list, silent, now.Sub(listedAt))
+					}
 					if out.list {
-						listed++
-						if silent < patience {
-							t.Fatalf("lists everything after %d digests without an answer", silent)
-						}
+						listedAt = now
 					}
 					d.speaking(now)
 					silent, changedAt, spokeAt, digestAt = silent+1, time.Time{}, now, now
@@ -62,9 +64,6 @@ func TestDialogue(t *testing.T) {
 						t.Fatalf("no digest for %s", now.Sub(digestAt))
 					}
 				}
-				if listed > 1 {
-					t.Fatal("lists everything twice on one connection")
-				}
 				if wait <= 0 || !now.Add(wait).Before(end) {
 					now = end
 					return
@@ -73,7 +72,7 @@ func TestDialogue(t *testing.T) {
 			}
 		}
 		begin := func() {
-			silent, listed = 0, 0
+			silent, listedAt = 0, time.Time{}
 			changedAt, spokeAt, digestAt = time.Time{}, now, now
 		}
 		// heard: what changed while the source was silent counts from now on.
@@ -107,6 +106,11 @@ func TestDialogue(t *testing.T) {
 					}
 				}
 			},
+			"an earlier lead's hello": func(*rapid.T) {
+				if d.isCapable() {
+					d.outranked(now, 0)
+				}
+			},
 			"becomes one of OCM's": func(*rapid.T) {
 				d.greeted(now, false, 0)
 				silent = 0
@@ -122,7 +126,7 @@ func TestDialogue(t *testing.T) {
 					t.Skip("nothing was asked")
 				}
 				d.matches(now, matched{}, changedAt.IsZero())
-				digestAt = now
+				digestAt, listedAt = now, time.Time{}
 				heard()
 			},
 			"differs": func(t *rapid.T) {
@@ -130,6 +134,7 @@ func TestDialogue(t *testing.T) {
 					t.Skip("nothing was asked")
 				}
 				d.differs(now, []uint8{3})
+				listedAt = time.Time{}
 				heard()
 				if got := d.takeDiffering(); !got[3] {
 					t.Fatal("forgets which buckets the source asked for")
@@ -137,6 +142,139 @@ func TestDialogue(t *testing.T) {
 			},
 		})
 	})
+}
+
+// spend lets time pass for a dialogue with a source that answers every digest,
+// or none, and counts what it is sent.
+func spend(d *dialogue, now *time.Time, span time.Duration, answers bool) (digests, lists, all int) {
+	for end := now.Add(span); now.Before(end); {
+		out, wait := d.due(*now)
+		if out.list {
+			lists++
+		}
+		if out.all {
+			all++
+		}
+		if out.digest {
+			digests++
+			d.speaking(*now)
+			if answers {
+				d.matches(*now, matched{}, true)
+			}
+			continue
+		}
+		*now = now.Add(min(wait, end.Sub(*now)))
+	}
+	return digests, lists, all
+}
+
+// TestListComesBack: the hub was away for a while; months later, on the same
+// connection, a source takes its place that knows OCM's protocol only.
+func TestListComesBack(t *testing.T) {
+	d := newDialogue("hub1", true, Options{}.withDefaults("c1"))
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d.established(now)
+	spend(d, &now, time.Hour, true)
+	if digests, lists, _ := spend(d, &now, 20*time.Minute, false); lists != 1 {
+		t.Errorf("%d lists among %d digests while the source is away, want 1", lists, digests)
+	}
+	d.greeted(now, true, 0)
+	if _, lists, _ := spend(d, &now, 24*time.Hour, true); lists != 0 {
+		t.Errorf("%d lists to a source that answers", lists)
+	}
+	d.fallBack(now)
+	digests, lists, all := spend(d, &now, 24*time.Hour, false)
+	if lists < 110 || lists > 144 || all != 1 {
+		t.Errorf("%d lists among %d digests in a day to a source that answers none, %d of which may ask for everything; want one in each ten minutes or so, the first of which may",
+			lists, digests, all)
+	}
+}
+
+// TestGreetingsAreNoAnswers: a source that says hello upon every list, and
+// answers no digest, is not listed to any more often for that.
+func TestGreetingsAreNoAnswers(t *testing.T) {
+	d := newDialogue("hub1", true, Options{}.withDefaults("c1"))
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d.established(now)
+	lists := 0
+	for end := now.Add(5 * time.Hour); now.Before(end); {
+		_, n, _ := spend(d, &now, time.Second, false)
+		if lists += n; n > 0 {
+			d.greeted(now, true, 0)
+		}
+	}
+	if lists < 15 || lists > 31 {
+		t.Errorf("%d lists in five hours, want one in each ten minutes or more", lists)
+	}
+}
+
+// TestEntriesThatDoNotFit: as long as a bucket is over the broker's limit, the
+// list takes its place time and again.
+func TestEntriesThatDoNotFit(t *testing.T) {
+	d := newDialogue("hub1", true, Options{}.withDefaults("c1"))
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d.established(now)
+	lists, dearest := 0, 0
+	for end := now.Add(12 * time.Hour); now.Before(end); now = now.Add(time.Minute) {
+		list, all := d.fallBack(now)
+		if list {
+			lists++
+		}
+		if all {
+			dearest++
+		}
+		d.matches(now, matched{}, true)
+	}
+	if lists != 72 || dearest != 12 {
+		t.Errorf("%d lists in twelve hours, %d of which may ask for everything; want one in ten minutes, and one in an hour that may", lists, dearest)
+	}
+	d.established(now)
+	if list, all := d.fallBack(now); !list || !all {
+		t.Error("no list on a new connection")
+	}
+}
+
+// TestDoubt: what it takes for the agent to forget the lead that it follows.
+func TestDoubt(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, tc := range []struct {
+		reason  string
+		capable bool
+		before  func(d *dialogue, now time.Time) // What happens between the hellos of the lead below.
+		after   time.Duration
+		want    bool
+	}{
+		{"three digests were not answered", true, nil, doubtful, true},
+		{"a source that is sent no digests need not answer any", false, nil, doubtful, true},
+		{"the silence was too short", true, nil, doubtful - time.Second, false},
+		{"the source confirmed a digest", true, func(d *dialogue, now time.Time) { d.matches(now, matched{}, true) }, doubtful, false},
+		{"the source asked for entries", true, func(d *dialogue, now time.Time) { d.differs(now, nil) }, doubtful, false},
+		{"the source said hello", true, func(d *dialogue, now time.Time) { d.greeted(now, true, 0) }, doubtful, false},
+		{"the source answered a twin of this agent", true, func(d *dialogue, _ time.Time) { d.assured() }, doubtful, false},
+		{"the connection was lost", true, func(d *dialogue, _ time.Time) { d.down() }, doubtful, false},
+		{"the connection was lost and is back", true, func(d *dialogue, now time.Time) { d.down(); d.established(now) }, doubtful, false},
+		{"no digest was sent", true, func(d *dialogue, _ time.Time) {
+			for range 100 {
+				d.unspoken()
+			}
+		}, doubtful, false},
+	} {
+		now := start
+		d := newDialogue("hub1", tc.capable, Options{}.withDefaults("c1"))
+		d.established(now)
+		if d.doubt(now) {
+			t.Errorf("%s: one hello of a lead below made the agent forget", tc.reason)
+		}
+		if tc.capable {
+			spend(d, &now, 5*time.Minute, false)
+		}
+		if tc.before != nil {
+			tc.before(d, now)
+		}
+		if got := d.doubt(start.Add(tc.after)); got != tc.want {
+			t.Errorf("%s: forgets the lead that it follows: %v, want %v", tc.reason, got, tc.want)
+		}
+	}
 }
 
 // TestRetriesDouble: digests without an answer come ever more seldom.

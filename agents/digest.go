@@ -28,8 +28,12 @@ func (a *Agent) converse(ctx context.Context, d *dialogue) {
 		if turn.digest {
 			a.outbox.Add(d.source, outgoing{what: kindDigest})
 		}
+		if turn.all {
+			a.greeting(d.source)
+		}
 		if turn.list {
-			a.log.Info("source does not answer digests, listing all works to it", "source", d.source)
+			a.tell("silent "+d.source, "source does not answer digests, listing all works to it until it does", "source", d.source)
+			a.outbox.Forget(d.source, outgoing{what: kindList})
 			a.outbox.Add(d.source, outgoing{what: kindList})
 		}
 		if turn.presence {
@@ -61,12 +65,31 @@ func (a *Agent) sendDigest(ctx context.Context, source string) error {
 }
 
 // handleHello takes a source's announcement of itself. One of a lead that
-// another has followed is answered, too: the answer tells it so.
+// another has followed is answered, too: the answer tells it so. If the other is
+// not heard any more, it may have been claimed only, and is forgotten.
 func (a *Agent) handleHello(d brokers.Delivery, at *step, h codec.Hello) {
-	a.hear(d, at, h.Source, func(known Peer) Peer { return known.announced(h) }, func(known Peer) {
+	dialogue := a.dialogues[d.From.Source]
+	outranked, forgotten := false, int64(0)
+	learn := func(known Peer) Peer {
+		outranked, forgotten = known.outranks(h), 0
+		if outranked && dialogue.doubt(time.Now()) {
+			outranked, forgotten = false, known.Term
+			known = Peer{}
+		}
+		return known.announced(h)
+	}
+	a.hear(d, at, h.Source, learn, func(known Peer) {
 		eventsTotal.WithLabelValues("hello").Inc()
 		a.log.Debug("source announced itself", "source", h.Source, "epoch", h.Epoch, "term", h.Term, "capabilities", h.Capabilities)
-		a.dialogues[h.Source].greeted(time.Now(), known.digests(), h.Spread)
+		if outranked {
+			dialogue.outranked(time.Now(), h.Spread)
+			return
+		}
+		if forgotten > 0 {
+			a.log.Warn("the source's lead of the highest term is not heard any more, following the one that announces itself",
+				"source", h.Source, "silent_term", forgotten, "epoch", h.Epoch, "term", h.Term)
+		}
+		dialogue.greeted(time.Now(), known.digests(), h.Spread)
 	})
 }
 
@@ -116,6 +139,9 @@ type answerOf struct {
 func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func()) {
 	if of.source == d.From.Source && of.instance != a.o.Instance {
 		digestsTotal.WithLabelValues(resultOtherInstance).Inc()
+		if of.term >= a.state.peer(of.source).Term {
+			a.dialogues[of.source].assured()
+		}
 		a.pass(d, at)
 		return
 	}
@@ -124,6 +150,7 @@ func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func
 			digestsTotal.WithLabelValues(resultFenced).Inc()
 			return
 		}
+		a.untell("silent " + of.source)
 		act()
 	})
 }

@@ -2,7 +2,6 @@ package agents_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fleetcast-io/fleetcast/agents"
-	"github.com/fleetcast-io/fleetcast/brokers/mem"
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/digest"
 )
@@ -102,45 +100,6 @@ func TestLostWorksComeWithTheNextDigest(t *testing.T) {
 	})
 }
 
-// TestSilentSourceIsAskedWithAList: the hub was replaced by one of OCM's, or is
-// away.
-func TestSilentSourceIsAskedWithAList(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		h := b.newHub("hub1")
-		b.run(agents.Options{})
-		b.settle(time.Second)
-		h.hello()
-		b.settle(time.Minute)
-		h.mute(true)
-		h.forget()
-		before := len(b.asked())
-		b.broker.Disconnect("c1-client")
-		b.settle(14 * time.Second) // Digests at 0 s, after 5 s and after 10 s more.
-		if got := len(b.asked()) - before; got != 0 {
-			t.Errorf("%d lists before three digests went without an answer", got)
-		}
-		b.settle(46 * time.Second)
-		if got := len(b.asked()) - before; got != 1 {
-			t.Errorf("%d lists after three digests without an answer, want 1", got)
-		}
-		b.settle(12 * time.Hour)
-		if got := len(b.asked()) - before; got != 1 {
-			t.Errorf("%d lists on one connection, want 1", got)
-		}
-		if got := len(h.heard().digests); got < 60 || got > 85 {
-			t.Errorf("%d digests in twelve hours, want retries that double up to one per ten minutes", got)
-		}
-		h.mute(false)
-		h.forget()
-		h.hello()
-		b.settle(5 * time.Second)
-		if got := len(h.heard().digests); got != 1 {
-			t.Errorf("%d digests after the source is back, want 1 at once", got)
-		}
-	})
-}
-
 // TestAnswersOfOthersAreIgnored: those to another agent of the same name, and
 // of a hub that another has taken over from.
 func TestAnswersOfOthersAreIgnored(t *testing.T) {
@@ -219,88 +178,6 @@ func TestAnswersAreSpread(t *testing.T) {
 	})
 }
 
-// TestEntriesComeInPages: what the broker takes at a time is less than what
-// differs.
-func TestEntriesComeInPages(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const limit = 6000
-		b := newBench(t)
-		b.broker = mem.NewBroker(mem.Options{MaxSize: limit})
-		b.source = b.listen("hub1")
-		h := b.newHub("hub1")
-		b.run(agents.Options{})
-		b.settle(time.Second)
-		for i := range 400 {
-			h.want(work("hub1", fmt.Sprint("w", i), 1, "one"), false)
-		}
-		b.settle(time.Minute)
-		h.b.mu.Lock()
-		clear(h.works) // A hub that knows nothing asks for everything.
-		clear(h.statuses)
-		h.b.mu.Unlock()
-		h.forget()
-		h.hello()
-		b.settle(3 * time.Second)
-		seen := map[string]int{}
-		pages := h.heard().entries
-		for _, p := range pages {
-			for _, e := range p.Entries {
-				seen[e.ID]++
-				if e.Name != e.ID || e.Generation != 1 || e.Digest == (digest.Content{}) || e.Status == "" {
-					t.Fatalf("entry = %+v, want all of the work", e)
-				}
-			}
-		}
-		if len(pages) < 10 || len(seen) != 400 {
-			t.Errorf("%d works on %d pages, want 400 on many", len(seen), len(pages))
-		}
-		for id, n := range seen {
-			if n != 1 {
-				t.Errorf("work %s is on %d pages", id, n)
-			}
-		}
-		if len(b.cluster.has()) != 400 {
-			t.Error("a source that knows nothing had works deleted")
-		}
-	})
-}
-
-// TestBucketOverTheLimitIsListed: the works of one bucket do not fit.
-func TestBucketOverTheLimitIsListed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.broker = mem.NewBroker(mem.Options{MaxSize: 7000})
-		b.source = b.listen("hub1")
-		h := b.newHub("hub1")
-		b.run(agents.Options{})
-		b.settle(time.Second)
-		for i, n := 0, 0; n < 100; i++ {
-			if id := fmt.Sprint("w", i); digest.BucketOf(id) == 3 {
-				h.want(work("hub1", id, 1, "one"), false)
-				n++
-			}
-		}
-		h.hello()
-		b.settle(time.Minute)
-		h.want(work("hub1", "elsewhere", 1, "one"), true)
-		h.b.mu.Lock()
-		for id := range h.works {
-			h.statuses[id] = strings.Repeat("0", 64)
-		}
-		h.b.mu.Unlock()
-		before := len(b.asked())
-		h.forget()
-		b.broker.Disconnect("c1-client") // Works that came before may have been listed.
-		b.settle(time.Hour)
-		if got := len(b.asked()) - before; got != 1 {
-			t.Errorf("%d lists in an hour, want 1 per connection", got)
-		}
-		if b.cluster.has()["hub1/elsewhere"] == "" {
-			t.Error("a bucket that cannot be sent kept another from being compared")
-		}
-	})
-}
-
 // TestStormOfChangesIsNoStormOfDigests: works that change all the time put the
 // digest off, but not for ever.
 func TestStormOfChangesIsNoStormOfDigests(t *testing.T) {
@@ -322,52 +199,6 @@ func TestStormOfChangesIsNoStormOfDigests(t *testing.T) {
 		b.settle(time.Minute)
 		if !a.InSync("hub1") {
 			t.Error("not in sync after the changes ended")
-		}
-	})
-}
-
-// TestSourcesCompareApart: two sources have works of the same ID; each is told
-// of its own only, and a source that knows none has none deleted.
-func TestSourcesCompareApart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		h1 := b.newHub("hub1")
-		b.source = b.listen("hub2")
-		h2 := b.newHub("hub2")
-		a, _ := b.run(agents.Options{Sources: []string{"hub1", "hub2"}})
-		b.settle(time.Second)
-		h1.hello()
-		h2.hello()
-		h1.want(work("hub1", "w", 1, "one"), false)
-		h1.want(work("hub1", "mine", 1, "one"), false)
-		h2.want(work("hub2", "w", 5, "five"), false)
-		b.settle(time.Minute)
-		if !a.InSync("hub1") || !a.InSync("hub2") {
-			t.Errorf("in sync with hub1 %v, hub2 %v, want both", a.InSync("hub1"), a.InSync("hub2"))
-		}
-		last := func(h *hub) codec.Digest { d := h.heard().digests; return d[len(d)-1] }
-		if last(h1).Works != 2 || last(h2).Works != 1 {
-			t.Errorf("digests of %d and %d works, want 2 and 1", last(h1).Works, last(h2).Works)
-		}
-
-		h2.b.mu.Lock()
-		clear(h2.works)
-		clear(h2.statuses)
-		h2.b.mu.Unlock()
-		h2.forget()
-		h2.hello()
-		h1.want(gone("hub1", "w", 2), false)
-		b.settle(time.Minute)
-		for _, page := range h2.heard().entries {
-			for _, e := range page.Entries {
-				if e.ID != "w" || e.Generation != 5 {
-					t.Errorf("hub2 was told of %+v, which is not its work", e)
-				}
-			}
-		}
-		wantHas(t, b.cluster, map[string]string{"hub1/mine": "one", "hub2/w": "five"})
-		if !a.InSync("hub1") || a.InSync("hub2") {
-			t.Errorf("in sync with hub1 %v, hub2 %v, want hub1 only", a.InSync("hub1"), a.InSync("hub2"))
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/fleetcast-io/fleetcast/agents"
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/digest"
@@ -21,6 +22,8 @@ type hub struct {
 	// What follows is guarded by b.mu.
 	term     int64
 	silent   bool // It answers nothing.
+	greets   bool // It says hello to agents that list and know digests.
+	ocm      bool // It knows lists only.
 	works    map[string]codec.Bundle
 	statuses map[string]string
 	sent     []string // IDs of works that it published for what it read in entries.
@@ -45,7 +48,15 @@ func (b *bench) newHub(id string) *hub {
 
 // hear takes what an agent says. It is called with b.mu locked.
 func (h *hub) hear(_ brokers.Topic, m codec.Message) {
+	if h.ocm {
+		h.send(m)
+		return
+	}
 	switch m := m.(type) {
+	case codec.SpecResync:
+		if h.greets && !h.silent && slices.Contains(m.Capabilities, codec.CapDigest) {
+			h.announce()
+		}
 	case codec.Report:
 		if deleted, err := m.Deleted(); err == nil && deleted {
 			delete(h.works, m.ID)
@@ -146,7 +157,35 @@ func (h *hub) tell(m codec.Message, action codec.Action) {
 func (h *hub) hello() {
 	h.b.mu.Lock()
 	defer h.b.mu.Unlock()
+	h.announce()
+}
+
+func (h *hub) announce() {
 	h.say(codec.Hello{Source: h.id, Epoch: "e1", Term: h.term, Capabilities: []string{codec.CapDigest}}, codec.Announce)
+}
+
+// downgrade puts an OCM source in the hub's place.
+func (h *hub) downgrade() {
+	h.b.mu.Lock()
+	defer h.b.mu.Unlock()
+	h.ocm = true
+}
+
+// send answers a list as OCM's sources do; they do not know the rest.
+func (h *hub) send(m codec.Message) {
+	q, ok := m.(codec.SpecResync)
+	if !ok {
+		return
+	}
+	listed := map[string]int64{}
+	for _, v := range q.Versions {
+		listed[v.ID] = v.Generation
+	}
+	for id, b := range h.works {
+		if b.Generation > listed[id] {
+			h.say(b, codec.Update)
+		}
+	}
 }
 
 // want gives the hub a work, and publishes it unless it is lost.
@@ -192,6 +231,16 @@ func (b *bench) asked() []codec.SpecResync {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.questions)
+}
+
+// peer is what the agent's store has of a source.
+func (b *bench) peer(source string) agents.Peer {
+	b.t.Helper()
+	s, err := b.store.Load()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s.Peers[source]
 }
 
 // A stalled transport takes nothing more once it is stalled, and says nothing.

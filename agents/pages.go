@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
@@ -72,8 +73,12 @@ func (a *Agent) sendEntries(ctx context.Context, source string) error {
 // fallBack has all works listed to a source as OCM's agents do, because the
 // entries of one bucket alone are over the broker's limit.
 func (a *Agent) fallBack(source string, works int, err error) {
-	if !a.dialogues[source].fallBack() {
+	list, all := a.dialogues[source].fallBack(time.Now())
+	if !list {
 		return
+	}
+	if all {
+		a.greeting(source)
 	}
 	a.tell("entries "+source, "too many works to compare over this broker's packets: listing all of them to the source",
 		"source", source, "works_in_bucket", works, "err", err)

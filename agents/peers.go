@@ -18,7 +18,8 @@ type Peer struct {
 	Epoch string
 
 	// Term is the highest of the source's leads that was heard of. Of two of one
-	// term, Epoch is the greater.
+	// term, Epoch is the greater. It goes down only when that lead was silent for
+	// long while another one was heard.
 	Term int64
 }
 
@@ -29,10 +30,16 @@ func (p Peer) equal(q Peer) bool {
 	return p.Epoch == q.Epoch && p.Term == q.Term && slices.Equal(p.Capabilities, q.Capabilities)
 }
 
+// outranks says whether the lead that announces itself is not the newest of
+// its source.
+func (p Peer) outranks(h codec.Hello) bool {
+	return h.Term < p.Term || h.Term == p.Term && h.Term > 0 && h.Epoch < p.Epoch
+}
+
 // announced is what is known of the source after it announced itself. A lead
 // that another has followed changes nothing.
 func (p Peer) announced(h codec.Hello) Peer {
-	if h.Term < p.Term || h.Term == p.Term && h.Term > 0 && h.Epoch < p.Epoch {
+	if p.outranks(h) {
 		return p
 	}
 	return Peer{Capabilities: h.Capabilities, Epoch: h.Epoch, Term: h.Term}

@@ -1,6 +1,9 @@
 package agents_test
 
 import (
+	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,9 +12,38 @@ import (
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/agents"
+	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/brokers/mem"
 	"github.com/fleetcast-io/fleetcast/codec"
 )
+
+func TestStatusResyncIsAnsweredWithWhatDiffers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		for _, id := range []string{"a", "b", "c"} {
+			b.publish(work("hub1", id, 1, id), codec.Create)
+		}
+		b.settle(time.Second)
+		before, a, c := b.sent(), b.last("a"), b.last("c")
+		b.publish(codec.StatusResync{Source: "hub1", Cluster: "c1", Hashes: []codec.StatusHash{
+			{ID: "a", Hash: a.Hash}, {ID: "b", Hash: "of another time"}, // c is not listed.
+		}}, codec.ResyncRequest)
+		b.settle(time.Second)
+		if got := b.sent() - before; got != 1 || b.last("a").Sequence != a.Sequence || b.last("c").Sequence != c.Sequence {
+			t.Errorf("%d reports, want one, on b", got)
+		}
+		b.publish(codec.StatusResync{Source: "hub1", Cluster: "c1"}, codec.ResyncRequest)
+		b.settle(time.Second)
+		if got := b.sent() - before; got != 4 {
+			t.Errorf("%d reports after a question without hashes, want all 3 more", got-1)
+		}
+		if again := b.last("a"); again.Sequence <= a.Sequence || again.Hash != a.Hash {
+			t.Errorf("report sent again has sequence %d, want one above %d", again.Sequence, a.Sequence)
+		}
+	})
+}
 
 // TestShortenedReportIsNoDifference: the source has the hash of what it was
 // sent, not of what was too large to be sent.
@@ -68,6 +100,88 @@ func TestStatusThatTheSourceLostIsSentAgain(t *testing.T) {
 			t.Errorf("report sent again = %+v, want Applied", r)
 		}
 	})
+}
+
+// TestQuestionIsAnsweredOnce: a broker with a log keeps a question for a while
+// and hands it to the agent again whenever that comes back. What the source lacks
+// since then it asks for anew.
+func TestQuestionIsAnsweredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run(agents.Options{})
+		b.settle(time.Second)
+		b.publish(work("hub1", "a", 1, "a"), codec.Create)
+		b.settle(time.Second)
+		before := b.sent()
+		q := codec.StatusResync{Source: "hub1", Cluster: "c1", Hashes: []codec.StatusHash{{ID: "a", Hash: "of another time"}}}
+		question := b.encode(q, codec.ResyncRequest)
+		for range 3 {
+			b.publishEvent(question)
+			b.settle(time.Second)
+		}
+		if got := b.sent() - before; got != 1 {
+			t.Errorf("%d reports upon one question that came three times, want 1", got)
+		}
+		b.publish(q, codec.ResyncRequest)
+		b.settle(time.Second)
+		if got := b.sent() - before; got != 2 {
+			t.Errorf("%d reports after the same question was asked again, want 2", got)
+		}
+	})
+}
+
+func TestTooLargeReportIsShortened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.broker = mem.NewBroker(mem.Options{MaxSize: 2000})
+		b.source = b.listen("hub1")
+		big := &bigReports{cluster: b.cluster}
+		transport := b.broker.Open(brokers.Config{Role: brokers.RoleAgent, Name: "c1"})
+		a, err := agents.New("c1", b.store, big, transport, agents.Options{Sources: []string{"hub1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() { _ = a.Run(ctx) })
+		b.settle(time.Second)
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		b.settle(time.Minute)
+		s, err := b.last("w").Status()
+		if err != nil || len(s.Conditions) != 1 || len(s.ResourceStatus.Manifests) != 0 {
+			t.Errorf("report = %+v, %v, want the condition without the manifests", s, err)
+		}
+		if got := b.sent(); got != 1 {
+			t.Errorf("%d reports, want 1: a size does not change by trying again", got)
+		}
+		cancel()
+		done.Wait()
+		_ = transport.Close(context.Background())
+	})
+}
+
+// bigReports reports more than the broker takes.
+type bigReports struct{ *cluster }
+
+func (b *bigReports) Apply(ctx context.Context, bundle codec.Bundle, last codec.Report) (codec.Report, error) {
+	if _, err := b.cluster.Apply(ctx, bundle, last); err != nil {
+		return codec.Report{}, err
+	}
+	return bigReport(bundle)
+}
+
+func (b *bigReports) Observe(_ context.Context, bundle codec.Bundle, _ codec.Report) (codec.Report, error) {
+	return bigReport(bundle)
+}
+
+func bigReport(bundle codec.Bundle) (codec.Report, error) {
+	s := workv1.ManifestWorkStatus{Conditions: []metav1.Condition{{Type: "Applied", Status: metav1.ConditionTrue, Reason: "Imagined"}}}
+	for i := range 100 {
+		s.ResourceStatus.Manifests = append(s.ResourceStatus.Manifests, workv1.ManifestCondition{
+			ResourceMeta: workv1.ManifestResourceMeta{Ordinal: int32(i), Kind: "ConfigMap", Name: fmt.Sprint("settings-", i)},
+		})
+	}
+	return codec.NewReport(bundle, s)
 }
 
 // conditionOf returns a condition of a report; the zero value if there is none.
