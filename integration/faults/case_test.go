@@ -75,6 +75,13 @@ func runCase(t *testing.T, kind *brokerKind, c faultCase, slack int) (o outcome)
 	if over.IsZero() {
 		over = time.Now()
 	}
+	// What was right before the faults would be right at once. This has to go
+	// all the way, behind whatever else is on it.
+	for name, to := range w.clusters {
+		if !to.dead {
+			w.put(key{name, "last"})
+		}
+	}
 	// What does not converge at all is told from what is late.
 	err := within(3*time.Duration(slack)*c.bound, w.settled)
 	o.took = time.Since(over)
