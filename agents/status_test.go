@@ -3,6 +3,7 @@ package agents_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -182,6 +183,69 @@ func bigReport(bundle codec.Bundle) (codec.Report, error) {
 		})
 	}
 	return codec.NewReport(bundle, s)
+}
+
+// TestSourceWithoutStatus: sources spell in three ways that they hold no status
+// of a work.
+func TestSourceWithoutStatus(t *testing.T) {
+	empty, err := codec.HashStatus(workv1.ManifestWorkStatus{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		recurring = "w"
+		unique    = "71913eda-1478-4abc-a625-69b6114a2f52"
+		ofNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	)
+	other := strings.Repeat("0", 64)
+	for _, tc := range []struct {
+		reason  string
+		id      string
+		silent  bool // The report on the work has an empty status.
+		deleted bool
+		hashes  []string // As the source lists the work.
+		want    int      // Reports upon each.
+	}{
+		{"there is no status on either side", recurring, true, false, []string{empty, ofNothing}, 0},
+		{"the source holds a status that the work does not have", recurring, true, false, []string{other}, 1},
+		{"the source lacks the status", recurring, false, false, []string{empty, ofNothing, other}, 1},
+		{"a source without a status created the work again", recurring, false, true, []string{empty, ofNothing}, 0},
+		{"the source holds what was before the deletion", recurring, false, true, []string{other}, 1},
+		{"a work with this ID is not created again", unique, false, true, []string{empty, ofNothing, other}, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			if tc.silent {
+				b.applier = &speechless{b.cluster}
+			}
+			b.run(agents.Options{})
+			b.settle(time.Second)
+			b.publish(work("hub1", tc.id, 1, "one"), codec.Create)
+			b.settle(time.Second)
+			if tc.deleted {
+				b.publish(gone("hub1", tc.id, 2), codec.Delete)
+				b.settle(time.Second)
+			}
+			for _, hash := range tc.hashes {
+				before := b.sent()
+				b.publish(codec.StatusResync{Source: "hub1", Cluster: "c1", Hashes: []codec.StatusHash{{ID: tc.id, Hash: hash}}}, codec.ResyncRequest)
+				b.settle(time.Second)
+				if got := b.sent() - before; got != tc.want {
+					t.Errorf("%s: %d reports upon hash %.8s, want %d", tc.reason, got, hash, tc.want)
+				}
+			}
+		})
+	}
+}
+
+// speechless reports nothing of what was applied.
+type speechless struct{ *cluster }
+
+func (s *speechless) Apply(ctx context.Context, b codec.Bundle, last codec.Report) (codec.Report, error) {
+	if _, err := s.cluster.Apply(ctx, b, last); err != nil {
+		return codec.Report{}, err
+	}
+	return codec.NewReport(b, workv1.ManifestWorkStatus{})
 }
 
 // conditionOf returns a condition of a report; the zero value if there is none.
