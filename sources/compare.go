@@ -164,6 +164,7 @@ func (d *Dispatcher) compareAll(ctx context.Context) error {
 func (d *Dispatcher) toCompare(clusters []string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.fence.listed = true
 	works := make(map[string]struct{}, len(clusters))
 	for _, cluster := range clusters {
 		works[cluster] = struct{}{}

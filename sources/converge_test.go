@@ -37,6 +37,7 @@ type cluster struct {
 	outbox   chan codec.Message
 	matched  digest.Short // What the source agreed to last.
 	term     int64
+	epoch    string
 }
 
 func newCluster(b *mem.Broker, name string) *cluster {

@@ -37,7 +37,10 @@ func (c *cluster) reply(m codec.Message) {
 	switch m := m.(type) {
 	case codec.Hello:
 		c.mu.Lock()
-		c.term = max(c.term, m.Term)
+		newer := m.Term > c.term || m.Term == c.term && m.Epoch >= c.epoch
+		if newer {
+			c.term, c.epoch = m.Term, m.Epoch
+		}
 		c.mu.Unlock()
 		if c.instance != (digest.Key{}) {
 			c.outbox <- c.summary()
@@ -69,7 +72,7 @@ func (c *cluster) summary() codec.Digest {
 	defer c.mu.Unlock()
 	spec, status := c.sets()
 	return codec.Digest{
-		Agent: c.name, Instance: c.instance, Term: c.term, Works: spec.Len(),
+		Agent: c.name, Instance: c.instance, Epoch: c.epoch, Term: c.term, Works: spec.Len(),
 		Spec: spec.Root(), Status: status.Root(), Capabilities: []string{codec.CapDigest},
 	}
 }

@@ -31,7 +31,7 @@ func (d *Dispatcher) takeDigest(cluster string, m codec.Digest) {
 	d.peerLocked(cluster).heardAt = time.Now()
 	d.talkLocked(cluster).digest = &m
 	d.mu.Unlock()
-	d.heard(cluster, m.Epoch, m.Term)
+	d.named(cluster, lead{term: m.Term, epoch: m.Epoch})
 	d.talks.AddAfter(cluster, struct{}{}, d.talkPause(cluster))
 }
 

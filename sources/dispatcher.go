@@ -99,7 +99,7 @@ type Dispatcher struct {
 	down      error     // Why no session is established; nil if one is.
 	sessions  int       // How many were established.
 	sessionAt time.Time // When the last one was.
-	lead      lead
+	fence     fence
 	answers   map[string]*answer           // Under way, by cluster.
 	refused   map[Key]refusal              // Works that cannot be sent.
 	untold    map[Key]outcome              // What a Refuser shall hear.
@@ -135,6 +135,7 @@ func NewDispatcher(sourceID string, src Source, t brokers.Transport, o Options) 
 		ready:     make(chan struct{}, 1),
 		rivals:    make(chan struct{}, 1),
 		stop:      func() {},
+		fence:     fence{led: map[int64]string{}},
 		down:      errNoSession,
 		answers:   map[string]*answer{},
 		refused:   map[Key]refusal{},
@@ -242,7 +243,7 @@ func (d *Dispatcher) subscribe(ctx context.Context) error {
 // little.
 func (d *Dispatcher) established(s brokers.Session) {
 	d.mu.Lock()
-	if d.lead.fenced != nil {
+	if d.fence.fenced != nil {
 		d.mu.Unlock()
 		return
 	}
@@ -262,7 +263,7 @@ func (d *Dispatcher) established(s brokers.Session) {
 func (d *Dispatcher) lost(reason error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.lead.fenced != nil {
+	if d.fence.fenced != nil {
 		return
 	}
 	d.down = fmt.Errorf("session with the broker lost: %w", reason)

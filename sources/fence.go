@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -14,31 +15,77 @@ const (
 	beginRetry    = time.Second
 	beginRetryMax = 30 * time.Second
 
-	// rivalInterval is how often all clusters are asked which term they know
-	// while some know of a higher one.
-	rivalInterval = time.Minute
+	// epochSuffix is how many random characters each lead adds to the epoch of
+	// its source, after a dot: copies of one state lead differently.
+	epochSuffix = 8
+
+	// disputeMin and disputeMax bound the pause between two questions to all
+	// clusters whom they follow, and disputeMax the one between two leads.
+	disputeMin = time.Minute
+	disputeMax = time.Hour
+
+	// disputeRounds is how often all clusters are asked before those that are
+	// offline do not count any more, and how often more than half of them have to
+	// confirm this lead before another one is begun above that of the others.
+	disputeRounds = 3
 
 	// maxLeap is how far above its own a term may be that this hub goes by.
 	// Terms count leads; whoever claims more would only use them up.
 	maxLeap = 1 << 20
 )
 
-// A lead is the term of this dispatcher, and what the clusters say of it.
+// A lead is one start of a source, as hellos and digests name it.
 type lead struct {
-	epoch  string
-	term   int64 // 0 without a Lifetime: nothing is fenced then.
-	echoed bool  // Some cluster knows this term.
+	term  int64 // 0 without a Lifetime: nothing is fenced then.
+	epoch string
+}
 
-	above     int64 // The term to outbid; 0 if there is none.
-	countedAt time.Time
-	askedAt   time.Time
-	fenced    error // Why this hub does not lead any more.
+// above says whether l is newer than o.
+func (l lead) above(o lead) bool { return l.term > o.term || l.term == o.term && l.epoch > o.epoch }
+
+// rivals says whether a cluster that names l follows another hub than the one
+// of o.
+func (l lead) rivals(o lead) bool { return l.above(o) && l.term <= o.term+maxLeap }
+
+// A fence is what this dispatcher knows of its leads and of others'.
+type fence struct {
+	lead   lead
+	led    map[int64]string // The epochs of all leads of this process, by term.
+	listed bool             // The clusters that have works are known.
+
+	weighedAt time.Time
+	since     time.Time // When clusters began to follow another lead; zero if none does.
+	confirmed int       // How often most of them confirmed this one since then.
+	rounds    int       // How often they were asked since then.
+	asking    pace      // To ask all clusters.
+	outbids   pace      // To begin another lead.
+	outbid    bool      // Another lead shall begin.
+	fenced    error     // Why this hub does not lead any more.
+}
+
+// A pace spaces out what others could have repeated at will.
+type pace struct {
+	at    time.Time // The last time; zero if there was none.
+	pause time.Duration
+}
+
+func (p pace) due(now time.Time) bool { return p.at.IsZero() || now.Sub(p.at) >= p.pause }
+
+// take notes one more time. The pause doubles from least to most, and begins
+// anew after a rest of twice most.
+func (p *pace) take(now time.Time, least, most time.Duration) {
+	if p.at.IsZero() || now.Sub(p.at) >= 2*most {
+		p.pause = least
+	} else {
+		p.pause = min(max(2*p.pause, least), most)
+	}
+	p.at = now
 }
 
 func (d *Dispatcher) leadership() (epoch string, term int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.lead.epoch, d.lead.term
+	return d.fence.lead.epoch, d.fence.lead.term
 }
 
 // prepare begins the lead and reads the roster. It tries until ctx ends, and
@@ -83,92 +130,163 @@ func (d *Dispatcher) begin(ctx context.Context, above int64) error {
 	if term <= above || term > codec.MaxTerm {
 		return fmt.Errorf("begin to lead source %s: term %d is not above %d and at most %d", d.id, term, above, int64(codec.MaxTerm))
 	}
+	if len(epoch) > MaxEpoch {
+		return fmt.Errorf("begin to lead source %s: an epoch of %d bytes, at most %d are allowed", d.id, len(epoch), MaxEpoch)
+	}
+	epoch += "." + rand.Text()[:epochSuffix]
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.lead = lead{epoch: epoch, term: term}
+	f := &d.fence
+	f.lead = lead{term: term, epoch: epoch}
+	f.led[term] = epoch
+	f.since, f.rounds, f.confirmed, f.outbid = time.Time{}, 0, 0, false
 	d.log.Info("leading", "epoch", epoch, "term", term)
 	return nil
 }
 
-// heard takes the newest lead that a cluster knows. Of two leads of one term, as
-// of hubs that were installed at the same time, the one of the greater epoch is
-// newer.
-func (d *Dispatcher) heard(cluster, epoch string, term int64) {
+// named takes the newest lead that a cluster knows.
+func (d *Dispatcher) named(cluster string, l lead) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	f := &d.fence
 	p := d.peerLocked(cluster)
-	p.term, p.otherEpoch = term, epoch > d.lead.epoch
-	switch {
-	case d.lead.term == 0 || d.lead.fenced != nil || term > d.lead.term+maxLeap:
-	case term == d.lead.term && epoch == d.lead.epoch:
-		d.lead.echoed = true
-	case !p.follows(d.lead): // It did not hear of this lead yet.
-	case !d.lead.echoed:
-		// This source's memory is older than its clusters': it was restored, or
-		// is new. It takes the lead that is its own.
-		d.lead.above = max(d.lead.above, term)
-		select {
-		case d.rivals <- struct{}{}:
-		default:
-		}
-	default:
+	p.names = l
+	if epoch, ours := f.led[l.term]; ours && (l.epoch == epoch || l.epoch == "") {
+		// Who heard an answer of this lead and no hello has no epoch yet.
+		p.followed = true
+	}
+	weigh := f.lead.term > 0 && f.fenced == nil && l.rivals(f.lead)
+	if weigh {
 		// All clusters of a fleet may say so at once, and counting takes longer
 		// the more there are.
 		pause := time.Duration(len(d.peers)/1000) * 10 * time.Millisecond
-		if now := time.Now(); now.Sub(d.lead.countedAt) >= pause {
-			d.countRivalsLocked(now)
-		}
+		weigh = time.Since(f.weighedAt) >= pause
+	}
+	d.mu.Unlock()
+	if weigh {
+		d.weigh(time.Now())
 	}
 }
 
-// follows says whether a cluster knows of a newer lead than l.
-func (p *peer) follows(l lead) bool {
-	return p.term > l.term && p.term <= l.term+maxLeap || p.term == l.term && p.otherEpoch
+// A census counts the clusters that know digests and sent one since this
+// session began.
+type census struct {
+	heard     int   // All, those that are offline only at first.
+	follow    int   // Those that are there and follow another lead,
+	left      int   // and of these the ones that had followed this hub.
+	confirm   int   // Those that named the present lead since they were asked.
+	highest   int64 // The highest term of the others.
+	newcomers int   // Of follow: those that never named a lead of this process.
 }
 
-// countRivalsLocked fences this hub when more than half of the clusters that
-// are there follow another one. One cluster's word is not enough, or it could
-// stop the hub of all others.
-func (d *Dispatcher) countRivalsLocked(now time.Time) {
-	d.lead.countedAt = now
-	there, lost, highest := 0, 0, int64(0)
+func (d *Dispatcher) censusLocked() census {
+	var c census
+	f := &d.fence
 	for _, p := range d.peers {
-		if !p.capable || !p.online {
+		if !p.capable || p.heardAt.IsZero() || p.heardAt.Before(d.sessionAt) || !p.online && f.rounds >= disputeRounds {
 			continue
 		}
-		there++
-		if p.follows(d.lead) {
-			lost++
-			highest = max(highest, p.term)
+		c.heard++
+		switch {
+		case p.names == f.lead && p.heardAt.After(f.asking.at):
+			c.confirm++
+		case p.online && p.names.rivals(f.lead):
+			c.follow++
+			c.highest = max(c.highest, p.names.term)
+			if p.followed {
+				c.left++
+			} else {
+				c.newcomers++
+			}
 		}
 	}
+	return c
+}
+
+// weigh decides what follows from the leads that clusters name. One cluster's
+// word fences no hub that has others, whatever it says and however often.
+func (d *Dispatcher) weigh(now time.Time) {
+	if d.weighs(now) {
+		d.stop()
+	}
+}
+
+// weighs is weigh, and says whether this hub is fenced by now.
+func (d *Dispatcher) weighs(now time.Time) (fenced bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := &d.fence
+	if f.lead.term == 0 || f.fenced != nil {
+		return false
+	}
+	f.weighedAt = now
+	c := d.censusLocked()
+	if c.follow == 0 {
+		f.since, f.rounds, f.confirmed, f.outbid = time.Time{}, 0, 0, false
+		return false
+	}
+	if f.since.IsZero() {
+		f.since = now
+	}
+	settle := d.spreadLocked() + helloGrace
+	quorum := 2
+	if f.listed && len(d.peers) == 1 {
+		quorum = 1 // It has no other cluster to ask.
+	}
+	most := 2*c.follow > c.heard
 	switch {
-	case 2*lost > there:
-		d.lead.fenced = fmt.Errorf("%w with term %d, this one has term %d: "+
-			"stop one of the two hubs, then restart the one that shall lead", ErrFenced, highest, d.lead.term)
-		d.down = d.lead.fenced
+	case most && c.left >= quorum:
+		// They turned to another hub while this one ran. Those that were not
+		// heard yet in this session may still say otherwise.
+		if now.Sub(d.sessionAt) < settle {
+			return false
+		}
+		f.fenced = fmt.Errorf("%w with term %d, this one has term %d: "+
+			"stop one of the two hubs, then restart the one that shall lead", ErrFenced, c.highest, f.lead.term)
+		d.down = f.fenced
 		d.log.Error("this hub stopped dispatching: another one leads under the same source ID; "+
 			"stop one of the two, then restart the one that shall lead",
-			"term", d.lead.term, "above", highest, "clusters", lost)
-		d.stop()
-	case lost > 0 && now.Sub(d.lead.askedAt) >= rivalInterval:
-		d.lead.askedAt = now
-		select {
-		case d.rivals <- struct{}{}:
-		default:
+			"term", f.lead.term, "above", c.highest, "clusters", c.follow)
+		return true
+	case c.left == 0, most && now.Sub(f.since) >= settle:
+		// Either this source's memory is older than its clusters', as after it was
+		// restored, or a hub that none of these clusters left this one for. If
+		// there is one, it finds out now, or this hub once they followed it.
+		d.outbidLocked(now, settle)
+	case f.asking.due(now):
+		if f.rounds > 0 && 2*c.confirm > c.heard {
+			f.confirmed++
 		}
+		if f.confirmed >= disputeRounds {
+			// No hub takes so long to take over. Those few do not listen to this one
+			// until its term is above what they heard.
+			d.outbidLocked(now, disputeMax)
+		}
+		f.rounds++
+		f.asking.take(now, disputeMin, disputeMax)
+		d.answerRivalsSoon()
+	}
+	return false
+}
+
+// outbidLocked has another lead begun, with pauses.
+func (d *Dispatcher) outbidLocked(now time.Time, least time.Duration) {
+	f := &d.fence
+	if f.outbid || !f.outbids.due(now) || !f.outbids.at.IsZero() && now.Sub(f.outbids.at) < least {
+		return
+	}
+	f.outbid = true
+	f.outbids.take(now, least, disputeMax)
+	d.answerRivalsSoon()
+}
+
+func (d *Dispatcher) answerRivalsSoon() {
+	select {
+	case d.rivals <- struct{}{}:
+	default:
 	}
 }
 
-// checkLeadLocked counts again from time to time: clusters come and go.
-func (d *Dispatcher) checkLeadLocked(now time.Time) {
-	if d.lead.term > 0 && d.lead.echoed && d.lead.fenced == nil && !d.lead.countedAt.IsZero() &&
-		now.Sub(d.lead.countedAt) >= watchInterval {
-		d.countRivalsLocked(now)
-	}
-}
-
-// answerRivals outbids the terms that clusters know, and says hello again.
+// answerRivals outbids the terms that clusters know, and says hello to all.
 func (d *Dispatcher) answerRivals(ctx context.Context) {
 	for {
 		select {
@@ -176,28 +294,38 @@ func (d *Dispatcher) answerRivals(ctx context.Context) {
 			return
 		case <-d.rivals:
 		}
-		d.mu.Lock()
-		above := d.lead.above
-		outbid := above > 0 && above >= d.lead.term && !d.lead.echoed
-		d.mu.Unlock()
-		if outbid {
-			d.log.Info("clusters know of a higher term, beginning anew", "above", above)
-			if err := d.begin(ctx, above); err != nil {
-				if ctx.Err() != nil {
-					return
-				}
-				d.once.warn("outbid", "source cannot begin a higher term, trying again", "err", err, "after", beginRetry)
-				time.AfterFunc(beginRetry, func() {
-					select {
-					case d.rivals <- struct{}{}:
-					default:
-					}
-				})
-				continue
-			}
+		if !d.outbid(ctx) {
+			return
 		}
 		if d.gate.wait(ctx) {
 			d.helloAll(ctx)
+		}
+	}
+}
+
+// outbid begins a lead above all that clusters name, if one shall begin. It
+// returns false when ctx ends first.
+func (d *Dispatcher) outbid(ctx context.Context) bool {
+	for wait := beginRetry; ; wait = min(2*wait, beginRetryMax) {
+		d.mu.Lock()
+		above, wanted := d.censusLocked().highest, d.fence.outbid
+		d.mu.Unlock()
+		if !wanted || above == 0 {
+			return true
+		}
+		d.log.Info("clusters know of a higher term, beginning anew", "above", above)
+		err := d.begin(ctx, above)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		d.once.warn("outbid", "source cannot begin a higher term, trying again", "err", err, "after", wait)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
 		}
 	}
 }

@@ -78,7 +78,7 @@ func TestTwins(t *testing.T) {
 		a.syncs()
 		a.epoch = "~"
 		a.digest()
-		synctest.Wait()
+		pass(time.Minute) // Whoever was not heard yet may say otherwise.
 		if err := d.Ready(); !errors.Is(err, sources.ErrFenced) {
 			t.Errorf("Ready: %v; want that it is fenced: the clusters left it for the twin", err)
 		}
@@ -130,6 +130,114 @@ func TestFenced(t *testing.T) {
 			t.Errorf("Ready: %v", err)
 		}
 	})
+}
+
+// TestOneClusterFencesNobody, whatever else the hub knows of its other clusters.
+func TestOneClusterFencesNobody(t *testing.T) {
+	for name, others := range map[string]func(*scripted){
+		"OCM's":         func(a *scripted) { a.asks() },
+		"offline":       func(a *scripted) { a.syncs(); a.beats(false) },
+		"not heard yet": func(*scripted) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, f := memory.New(sourceID), &fakeTransport{}
+				d := start(t, src, f, sources.Options{})
+				for i := range 20 {
+					c := fmt.Sprint("c", i)
+					put(t, src, c, "w")
+					a := newScripted(t, f, c)
+					a.term = 1
+					others(a)
+				}
+				pass(time.Second)
+				bad := newScripted(t, f, "bad")
+				bad.term = 1
+				bad.digest()
+				bad.term = 2
+				bad.digest()
+				for range 120 {
+					pass(time.Minute)
+					bad.term += 1000
+					bad.digest()
+				}
+				if err := d.Ready(); errors.Is(err, sources.ErrFenced) {
+					t.Errorf("one cluster of 21 fenced the hub: %v", err)
+				}
+				if n := len(f.terms()); n > 30 {
+					t.Errorf("one cluster had the hub say hello to all %d times in two hours", n)
+				}
+			})
+		})
+	}
+}
+
+// TestRestoredHubLeads although a cluster that just heard of it is the first
+// that answers: no other hub has the clusters that know a higher term.
+func TestRestoredHubLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		d := start(t, src, f, sources.Options{})
+		fresh := newScripted(t, f, "fresh")
+		fresh.term = 1 // As it heard from the hello.
+		fresh.digest()
+		pass(300 * time.Millisecond)
+		for i := range 3 {
+			a := newScripted(t, f, fmt.Sprint("c", i))
+			a.term = 9 // Of the hub before it was restored.
+			a.digest()
+		}
+		pass(time.Minute)
+		if err := d.Ready(); err != nil {
+			t.Errorf("there is no other hub: %v", err)
+		}
+		if got := fmt.Sprint(f.terms()); got != "[1 10]" {
+			t.Errorf("hello with terms %s, want 1 and then one above 9", got)
+		}
+	})
+}
+
+// TestMinorityIsHealed: one cluster heard of a term above that of the hub that
+// all the others follow. It ignores this hub until that leads anew.
+func TestMinorityIsHealed(t *testing.T) {
+	for name, before := range map[string]int64{"that never followed": 2, "that left": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, f := memory.New(sourceID), &fakeTransport{}
+				d := start(t, src, f, sources.Options{})
+				var agents []*scripted
+				for i := range 4 {
+					a := newScripted(t, f, fmt.Sprint("c", i))
+					a.term = 1
+					a.syncs()
+					agents = append(agents, a)
+				}
+				odd := newScripted(t, f, "odd")
+				odd.term = before
+				odd.digest()
+				odd.term = 2
+				n := len(f.terms())
+				for range 60 {
+					odd.digest()
+					for _, a := range agents {
+						a.term = f.terms()[len(f.terms())-1]
+						a.digest()
+					}
+					pass(time.Minute)
+				}
+				terms := f.terms()
+				if got := len(terms) - n; got > 10 {
+					t.Errorf("one cluster had the hub ask all clusters %d times in an hour", got)
+				}
+				if last := terms[len(terms)-1]; last != 3 {
+					t.Errorf("the hub leads with term %d, want one above 2, so that the cluster listens", last)
+				}
+				if err := d.Ready(); err != nil {
+					t.Errorf("Ready: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // TestTermsThatCannotBe: terms count leads. Who claims one of millions above

@@ -29,9 +29,7 @@ const (
 var capabilities = []string{codec.CapDigest}
 
 // spread is the time over which all clusters shall answer a Hello.
-func (d *Dispatcher) spread() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (d *Dispatcher) spreadLocked() time.Duration {
 	n := time.Duration(len(d.peers)) * time.Second / answersPerSecond
 	return min(max(n, time.Second), codec.MaxSpread)
 }
@@ -39,7 +37,9 @@ func (d *Dispatcher) spread() time.Duration {
 // helloAll tells all clusters that this source is here. Those that know digests
 // answer with theirs.
 func (d *Dispatcher) helloAll(ctx context.Context) {
-	spread := d.spread()
+	d.mu.Lock()
+	spread := d.spreadLocked()
+	d.mu.Unlock()
 	err := d.hello(ctx, brokers.Topic{Lane: brokers.ToAllClusters, Source: d.id, Key: keyHello}, spread)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, brokers.ErrUnavailable) {
 		d.once.warn("hello", "this source cannot announce itself to all clusters; it asks them one by one", "err", err)

@@ -237,8 +237,8 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	flying, parked := d.oldestFlightsLocked(time.Now())
-	fenced, term := 0.0, d.lead.term
-	if d.lead.fenced != nil {
+	fenced, term := 0.0, d.fence.lead.term
+	if d.fence.fenced != nil {
 		fenced = 1
 	}
 	d.mu.Unlock()

@@ -20,8 +20,8 @@ type peer struct {
 	instances    []instance // In the order in which they were first seen.
 	duplicateAt  time.Time  // The last sign of two instances; zero for none.
 
-	term       int64     // The one that it echoed last.
-	otherEpoch bool      // The epoch beside it comes after this source's.
+	names      lead      // The newest one that it knows, by its last digest.
+	followed   bool      // It named a lead of this process.
 	heardAt    time.Time // Its last digest.
 	answeredAt time.Time // The last answer to one.
 	inSync     bool

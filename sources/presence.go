@@ -72,6 +72,7 @@ func (p *peer) tell(agent string, capabilities []string) bool {
 	if p.capable && !capable {
 		// Another agent took its place. Nothing that was said of digests counts.
 		p.excuses, p.unclaimed, p.instances, p.inSync = nil, nil, nil, false
+		p.names, p.followed = lead{}, false
 	}
 	p.capable = capable
 	return true
@@ -130,7 +131,9 @@ func (d *Dispatcher) watchPeers(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		d.watch(time.Now())
+		now := time.Now()
+		d.watch(now)
+		d.weigh(now) // Clusters come and go.
 	}
 }
 
@@ -147,7 +150,6 @@ func (d *Dispatcher) watch(now time.Time) {
 			d.offlineLocked(cluster, p, "it said nothing for "+awayAfter.String())
 		}
 	}
-	d.checkLeadLocked(now)
 }
 
 func later(a, b time.Time) time.Time {

@@ -120,13 +120,18 @@ const (
 	Invalid   Verdict = "invalid"   // The source can never save this status.
 )
 
+// MaxEpoch is how many bytes the epoch of a Lifetime may have: a dispatcher adds
+// a dot and a few random characters to it, so that no two leads are alike.
+const MaxEpoch = codec.MaxEpoch - 1 - epochSuffix
+
 // A Lifetime is a Source whose state has a lifetime and a lead. Agents keep the
 // highest term that they heard of for each source, so a hub that still runs
 // although another one took over finds out from them, and stops: it is fenced.
 // With a Source that is no Lifetime there is no fencing.
 type Lifetime interface {
 	// Begin starts a lead. The epoch names the lifetime of the state: it is
-	// another one after a loss of the state, and empty if nobody knows. The term
+	// another one after a loss of the state, and empty if nobody knows; it has at
+	// most MaxEpoch bytes. The term
 	// is positive, greater than all before it, and greater than above. Both are
 	// durable when it returns. It is called when a dispatcher starts, and again
 	// when clusters know of a higher term than its own; after an error it is
