@@ -28,7 +28,7 @@ var apiServerCases = []faultCase{
 		id: "43a", title: "the cluster's API server has everybody wait (429, Retry-After of 3 s) for 45 s", promises: "P1 P9 P11", bound: time.Minute,
 		run: func(w *world) {
 			a := answer{code: http.StatusTooManyRequests, reason: metav1.StatusReasonTooManyRequests, message: "Too Many Requests, please try again later", retryAfter: 3}
-			heard := w.troubled(always(a), 45*time.Second, "Too Many Requests")
+			heard := w.troubled(always(a), 45*time.Second, "Too Many Requests", "Too Many Requests")
 			if err := impatient(heard); err != nil {
 				w.t.Errorf("P9: %v", err)
 			}
@@ -44,14 +44,14 @@ var apiServerCases = []faultCase{
 			heard := w.troubled(func(*http.Request) *answer {
 				n++
 				return []*answer{&broken, &away}[n%2]
-			}, 30*time.Second, "the store is away")
+			}, 30*time.Second, "the store is away", "the store is away")
 			w.notHot(heard, 20)
 		},
 	},
 	{
 		id: "43c", title: "the cluster's API server takes requests for 30 s that it never answers", promises: "P1 P8 P9 P11", bound: time.Minute,
 		run: func(w *world) {
-			heard := w.troubled(always(answer{}), 30*time.Second, "deadline exceeded")
+			heard := w.troubled(always(answer{}), 30*time.Second, "deadline exceeded", "deadline exceeded")
 			w.notHot(heard, 10)
 		},
 	},
@@ -59,7 +59,7 @@ var apiServerCases = []faultCase{
 		id: "43d", title: "the cluster's API server says to every write that somebody else was faster (409) for 30 s", promises: "P1 P9 P11", bound: time.Minute,
 		run: func(w *world) {
 			a := answer{code: http.StatusConflict, reason: metav1.StatusReasonConflict, message: "the object has been modified"}
-			heard := w.troubled(writes(a), 30*time.Second, "others keep changing")
+			heard := w.troubled(writes(a), 30*time.Second, "others keep changing the object", a.message)
 			// A conflict is tried again at once, a few times.
 			w.notHot(heard, 80)
 		},
@@ -87,9 +87,9 @@ var apiServerCases = []faultCase{
 }
 
 // troubled has works change while the cluster's API server is in trouble for so
-// long, and longer if the hub was not told of it by then. It returns what the
-// agent asked meanwhile.
-func (w *world) troubled(s script, d time.Duration, text string) []request {
+// long, and longer if the hub was not told by then, of an update and of a
+// deletion, what the texts say. It returns what the agent asked meanwhile.
+func (w *world) troubled(s script, d time.Duration, update, deletion string) []request {
 	w.t.Helper()
 	all, c := works("c1", 20), w.clusters["c1"]
 	g := w.gate(c)
@@ -101,8 +101,8 @@ func (w *world) troubled(s script, d time.Duration, text string) []request {
 	// A kind that the agent has not asked for yet.
 	w.putWith(all[0], role(all[0]))
 	w.lasts(d)
-	await(w.t, "the hub is told what is wrong", func() error { return w.hub.tells(w.t.Context(), all[1], 0, "False", text) })
-	await(w.t, "the hub is told what the deletion waits for", func() error { return w.hub.tellsDeleting(w.t.Context(), all[15], text) })
+	await(w.t, "the hub is told what is wrong", func() error { return w.hub.tells(w.t.Context(), all[1], 0, "False", update) })
+	await(w.t, "the hub is told what the deletion waits for", func() error { return w.hub.tellsDeleting(w.t.Context(), all[15], deletion) })
 	heard := g.end()
 	w.stepf("the API server is well again, %d requests came meanwhile", len(heard))
 	if len(heard) == 0 {

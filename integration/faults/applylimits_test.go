@@ -88,6 +88,7 @@ func (g *cgroup) limit(percent, bytes int) {
 
 // holds has the program run in the cgroup when it is started next.
 func (g *cgroup) holds(p *process) {
+	g.t.Cleanup(p.kill) // A cgroup goes when it is empty.
 	free := p.command
 	p.command = func() *exec.Cmd {
 		cmd := free()
@@ -156,9 +157,10 @@ func throttled(w *world) {
 		if w.survives(c, 10*time.Second) {
 			continue
 		}
-		// A few more lives.
 		for range 3 {
-			w.run(c.agent)
+			if !c.agent.running() {
+				w.run(c.agent)
+			}
 			w.survives(c, 10*time.Second)
 		}
 	}
