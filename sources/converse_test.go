@@ -46,12 +46,27 @@ func (c *cluster) reply(m codec.Message) {
 			c.outbox <- c.summary()
 		}
 	case codec.Match:
-		c.mu.Lock()
-		c.matched = m.Spec
-		c.mu.Unlock()
+		if c.listens(m.Term) {
+			c.mu.Lock()
+			c.matched = m.Spec
+			c.mu.Unlock()
+		}
 	case codec.Buckets:
-		c.outbox <- c.page()
+		if c.listens(m.Term) {
+			c.outbox <- c.page()
+		}
 	}
+}
+
+// listens says whether an answer is not of a lead that another has followed. Of
+// one that it did not hear of yet, the hello is still to come.
+func (c *cluster) listens(term int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if term > c.term {
+		c.term, c.epoch = term, ""
+	}
+	return term >= c.term
 }
 
 func (c *cluster) sets() (spec, status *digest.Set) {

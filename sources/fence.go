@@ -151,8 +151,12 @@ func (d *Dispatcher) named(cluster string, l lead) {
 	p := d.peerLocked(cluster)
 	p.names = l
 	if epoch, ours := f.led[l.term]; ours && (l.epoch == epoch || l.epoch == "") {
-		// Who heard an answer of this lead and no hello has no epoch yet.
 		p.followed = true
+	}
+	if f.lead.term > 0 && l == (lead{term: f.lead.term}) {
+		// It heard an answer in this term and no hello. Until it does, nobody knows
+		// which of two leads of the term it follows.
+		d.expectLocked(cluster, d.options.ComparePause)
 	}
 	weigh := f.lead.term > 0 && f.fenced == nil && l.rivals(f.lead)
 	if weigh {
