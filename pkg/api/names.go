@@ -78,6 +78,10 @@ const (
 	// ReasonClusterAhead is that of a work of which the cluster holds a later
 	// generation than the hub, as after the hub was restored from a backup.
 	ReasonClusterAhead = "ClusterAhead"
+	// ReasonClusterDeleted is that of a work whose cluster says that it deleted it
+	// on this hub's word, which the hub does not remember, as after it was restored
+	// from a backup that was older than the deletion.
+	ReasonClusterDeleted = "ClusterDeleted"
 	// ReasonDeletionWithheld is that of a deleted work whose deletion is not sent
 	// before an operator confirms it, because too many of its cluster's works were
 	// deleted at once.
@@ -88,6 +92,11 @@ const (
 // that its deletion is meant, however many others are deleted with it.
 const ConfirmDeletionAnnotation = "work.fleetcast.io/confirm-deletion"
 
+// AgentFinalizer keeps an Agent, and with it the namespace of its cluster, for as
+// long as the namespace has works or the Agent has deletions that the cluster did
+// not confirm.
+const AgentFinalizer = "fleetcast.io/unconfirmed-deletions"
+
 // Conditions of an Agent and their reasons.
 const (
 	// ConditionOnline is true while the agent is heard. Its last transition is
@@ -97,6 +106,8 @@ const (
 	ReasonSilent    = "Silent"
 	// ReasonNotTold is that of what an agent of OCM does not tell.
 	ReasonNotTold = "NotTold"
+	// ReasonNotCompared is that of what only a comparison tells, before the first.
+	ReasonNotCompared = "NotCompared"
 	// ConditionInSync is true when the agent was found to hold what the hub holds.
 	ConditionInSync      = "InSync"
 	ReasonDigestsMatch   = "DigestsMatch"
@@ -110,6 +121,10 @@ const (
 	ConditionDuplicate = "Duplicate"
 	ReasonTwoAgents    = "TwoAgents"
 	ReasonOneAgent     = "OneAgent"
+	// ConditionUnconfirmed is there, and true, while deletions of works without an
+	// object were not confirmed by the cluster.
+	ConditionUnconfirmed       = "Unconfirmed"
+	ReasonDeletionsUnconfirmed = "DeletionsUnconfirmed"
 )
 
 // Reasons of events on an Agent.

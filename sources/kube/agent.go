@@ -1,21 +1,14 @@
 package kube
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 )
@@ -25,6 +18,12 @@ const (
 	// those after it. One that is lost is one that an agent with older data is
 	// not told of again.
 	coalescing = 30 * time.Second
+	// namespaceRetry is how long it takes, and up to half as long again, until a
+	// cluster whose namespace was missing is looked at again.
+	namespaceRetry = 2 * time.Minute
+	// judging is how long deletions wait for those that come with them before the
+	// breaker decides on them. Publishing one decides at once.
+	judging = time.Second
 	// writers is how many Agents are written at a time.
 	writers = 4
 	// writeAttempts bounds the conflicts of one write, flushTimeout the last ones.
@@ -45,7 +44,7 @@ func (s *Source) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.queue = queue
 	for name, c := range s.clusters {
-		if c.changes != c.saved || c.agent != nil && len(c.agent.Spec.Delete) > 0 {
+		if c.due() {
 			queue.Add(name)
 		}
 	}
@@ -59,7 +58,7 @@ func (s *Source) Run(ctx context.Context) error {
 				if stop {
 					return
 				}
-				if err := s.reconcile(ctx, cluster); err != nil && ctx.Err() == nil {
+				if err := s.reconcile(ctx, cluster); err != nil && ctx.Err() == nil && !errors.Is(err, errForgotten) {
 					s.log.Warn("the record of a cluster's agent was not saved, trying again", "cluster", cluster, "err", err)
 					queue.AddRateLimited(cluster)
 				} else {
@@ -92,28 +91,36 @@ func (s *Source) flush(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	for _, cluster := range due {
-		if err := s.saveRecord(ctx, cluster); err != nil {
+		if err := s.saveRecord(ctx, cluster); err != nil && !errors.Is(err, errForgotten) {
 			s.log.Info("tombstones were not saved at the end", "cluster", cluster, "err", err)
 		}
 	}
 }
 
-// enqueue and enqueueLater have the Agent of a cluster written. The caller
-// holds mu.
-func (s *Source) enqueue(cluster string) {
-	if s.queue != nil {
-		s.queue.Add(cluster)
-	}
-}
+// enqueue has the Agent of a cluster written, and enqueueLater together with
+// what changes meanwhile. The caller holds mu.
+func (s *Source) enqueue(cluster string) { s.enqueueAfter(cluster, 0) }
 
 func (s *Source) enqueueLater(cluster string) {
+	delay := s.coalescing
+	if c := s.clusters[cluster]; c != nil && c.agent != nil && c.agent.DeletionTimestamp != nil {
+		delay = 0 // Its namespace waits for it.
+	}
+	s.enqueueAfter(cluster, delay)
+}
+
+func (s *Source) enqueueAfter(cluster string, delay time.Duration) {
 	if s.queue != nil {
-		s.queue.AddAfter(cluster, s.coalescing)
+		s.queue.AddAfter(cluster, delay)
 	}
 }
 
-// reconcile does what the Agent's spec asks for and saves its status.
+// reconcile does what the Agent's spec asks for, saves its status, and has the
+// works say whose deletion is withheld.
 func (s *Source) reconcile(ctx context.Context, cluster string) error {
+	if err := s.tellWithheld(ctx, cluster); err != nil {
+		return err
+	}
 	asked, granted, err := s.grantDeletions(ctx, cluster)
 	if err != nil {
 		return err
@@ -144,11 +151,21 @@ func (s *Source) agentAdded(obj any) {
 	}
 }
 
-func (s *Source) agentUpdated(_, obj any) { s.agentAdded(obj) }
+func (s *Source) agentUpdated(before, after any) {
+	old, ok := before.(*v1alpha1.Agent)
+	if a, is := after.(*v1alpha1.Agent); ok && is && a.Name == s.id && olderAgent(a, old) {
+		// The API server went back, as when it was restored from a backup.
+		s.mu.Lock()
+		s.clusterOf(a.Namespace).agent = nil
+		s.mu.Unlock()
+	}
+	s.agentAdded(after)
+}
 
 func (s *Source) agentDeleted(obj any) {
+	witnessed := true
 	if unknown, ok := obj.(toolscache.DeletedFinalStateUnknown); ok {
-		obj = unknown.Obj
+		obj, witnessed = unknown.Obj, false
 	}
 	a, ok := obj.(*v1alpha1.Agent)
 	if !ok || a.Name != s.id {
@@ -160,6 +177,12 @@ func (s *Source) agentDeleted(obj any) {
 	if c.agent == nil || c.agent.UID != a.UID {
 		return
 	}
+	if witnessed && c.agent.DeletionTimestamp != nil && hasAgentFinalizer(c.agent) && c.unconfirmed > 0 {
+		// This process takes it off only when there are none.
+		s.log.Warn("the finalizer was taken off the Agent of a cluster by force; deletions that the cluster did not confirm are forgotten",
+			"cluster", a.Namespace, "deletions", c.unconfirmed)
+		c.giveUp()
+	}
 	c.agent = nil
 	if c.state != nil || len(c.tombstones) > 0 {
 		// Made again, unless its namespace is gone, too.
@@ -169,15 +192,17 @@ func (s *Source) agentDeleted(obj any) {
 	s.forget(a.Namespace)
 }
 
+func olderAgent(a, b *v1alpha1.Agent) bool {
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err == nil && order < 0
+}
+
 // known takes note of an Agent as the API server has or had it. The caller holds
 // mu.
 func (s *Source) known(a *v1alpha1.Agent) {
 	c := s.clusterOf(a.Namespace)
-	if c.agent != nil && c.agent.UID == a.UID {
-		order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, c.agent.ResourceVersion)
-		if err == nil && order < 0 {
-			return
-		}
+	if c.agent != nil && olderAgent(a, c.agent) {
+		return
 	}
 	c.agent = a
 	c.merge(a.Status.Tombstones)
@@ -185,129 +210,7 @@ func (s *Source) known(a *v1alpha1.Agent) {
 		// A replica that does not write forgets as the one that does.
 		c.trim(time.Now())
 	}
-	if len(a.Spec.Delete) > 0 {
+	if len(a.Spec.Delete) > 0 || c.keepsAgent() && !hasAgentFinalizer(a) && a.DeletionTimestamp == nil {
 		s.enqueue(a.Namespace)
 	}
-}
-
-// saveRecord saves the status of a cluster's Agent if it differs. A cluster without a
-// namespace, or whose namespace goes, has no Agent: that is no error.
-func (s *Source) saveRecord(ctx context.Context, cluster string) error {
-	s.mu.Lock()
-	c := s.clusterOf(cluster)
-	s.mu.Unlock()
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	var err error
-	for range writeAttempts {
-		if err = s.saveOnce(ctx, cluster, c); err == nil || !apierrors.IsConflict(err) {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("write Agent %s/%s: %w", cluster, s.id, err)
-	}
-	return nil
-}
-
-// saveOnce fails with a conflict if it is to be called again.
-func (s *Source) saveOnce(ctx context.Context, cluster string, c *clusterRecord) error {
-	s.mu.Lock()
-	have, changes := c.agent, c.changes
-	want := s.statusOf(c, time.Now())
-	s.mu.Unlock()
-	done := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		c.saved = max(c.saved, changes)
-		s.forget(cluster)
-	}
-	if have == nil {
-		if equality.Semantic.DeepEqual(want, v1alpha1.AgentStatus{}) {
-			done()
-			return nil
-		}
-		made, err := s.createAgent(ctx, cluster)
-		switch {
-		case err != nil:
-			return err
-		case made:
-			return conflict(s.id, errors.New("there is one now, whose status counts, too"))
-		default:
-			done()
-			return nil
-		}
-	}
-	if sameStatus(have.Status, want) {
-		done()
-		return nil
-	}
-	out := have.DeepCopy()
-	out.Status = want
-	err := s.writer.Status().Update(ctx, out, client.FieldOwner(fieldManager))
-	switch {
-	case apierrors.IsNotFound(err):
-		s.mu.Lock()
-		if c.agent != nil && c.agent.UID == have.UID {
-			c.agent = nil
-		}
-		s.mu.Unlock()
-		return conflict(s.id, err)
-	case apierrors.IsConflict(err):
-		return cmp.Or(s.liveAgent(ctx, cluster), err)
-	case err != nil:
-		return err
-	}
-	s.mu.Lock()
-	s.known(out)
-	s.mu.Unlock()
-	done()
-	return nil
-}
-
-// createAgent says whether there is an Agent now. Without a namespace to create
-// it in there is none.
-func (s *Source) createAgent(ctx context.Context, cluster string) (bool, error) {
-	a := &v1alpha1.Agent{ObjectMeta: metav1.ObjectMeta{Namespace: cluster, Name: s.id}}
-	err := s.writer.Create(ctx, a, client.FieldOwner(fieldManager))
-	switch {
-	case err == nil:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.known(a)
-		return true, nil
-	case apierrors.IsAlreadyExists(err):
-		return true, s.liveAgent(ctx, cluster)
-	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return false, nil
-	default:
-		return false, err
-	}
-}
-
-// liveAgent has the record know what the API server has.
-func (s *Source) liveAgent(ctx context.Context, cluster string) error {
-	a := &v1alpha1.Agent{}
-	err := s.live.Get(ctx, client.ObjectKey{Namespace: cluster, Name: s.id}, a)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case apierrors.IsNotFound(err):
-		s.clusterOf(cluster).agent = nil
-		return nil
-	case err != nil:
-		return fmt.Errorf("look up Agent %s/%s: %w", cluster, s.id, err)
-	}
-	s.known(a)
-	return nil
-}
-
-// sameStatus leaves out what changes without being saved.
-func sameStatus(have, want v1alpha1.AgentStatus) bool {
-	want.LastSeen, want.LastSynced = have.LastSeen, have.LastSynced
-	return equality.Semantic.DeepEqual(have, want)
-}
-
-func conflict(name string, reason error) error {
-	return apierrors.NewConflict(v1alpha1.Resource("agents"), name, reason)
 }

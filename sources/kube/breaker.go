@@ -2,7 +2,9 @@ package kube
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -181,6 +183,34 @@ func (s *Source) judge(d *deletions) {
 			d.hold(id)
 		}
 	}
+}
+
+// tellWithheld has the breaker decide on the deletions of a cluster, and the works
+// say so whose deletion is withheld. The dispatcher asks for a work only when it
+// would send it, which it does not while the cluster is offline.
+func (s *Source) tellWithheld(ctx context.Context, cluster string) error {
+	s.mu.Lock()
+	c := s.clusters[cluster]
+	if c == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	s.judge(&c.deletions)
+	ids := slices.Sorted(maps.Keys(c.deletions.withheld))
+	s.mu.Unlock()
+	for _, id := range ids {
+		w, ok, err := s.find(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !ok || heldBack(w) {
+			continue
+		}
+		if err := s.Refused(ctx, key(w), generation(w), s.errWithheld()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withholds says whether the deletion of a work waits for a confirmation.

@@ -150,3 +150,30 @@ func TestWithheldWorkRemovedByForce(t *testing.T) {
 		t.Errorf("%d are known to be withheld, want 0: there is no work to confirm", got)
 	}
 }
+
+// TestWithheldOfAnOfflineCluster: works say so although nothing would be sent.
+func TestWithheldOfAnOfflineCluster(t *testing.T) {
+	o := kube.Options{Breaker: &kube.Breaker{Share: 0.1, Works: 2}}
+	h := startHubWith(t, apitest.Shared(t).Namespace(t), mem.NewBroker(mem.Options{}), o)
+	a := h.agent()
+	const works = 6
+	for i := range works {
+		a.takeGeneration(h.create(fmt.Sprintf("web%d", i)))
+	}
+	s := h.state()
+	s.Online = false
+	h.save(s)
+	h = h.restart(o) // Knows that the cluster is offline.
+	if err := h.DeleteAllOf(t.Context(), &workv1.ManifestWork{}, inCluster(h)); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("works are withheld", func() error {
+		if n, _, err := h.withheld(); err != nil || n != works-2 {
+			return fmt.Errorf("%d works say so, %v", n, err)
+		}
+		return nil
+	})
+	if got := h.source.WithheldIn(h.cluster); got != works-2 {
+		t.Errorf("%d are known to be withheld, want %d", got, works-2)
+	}
+}

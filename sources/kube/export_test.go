@@ -43,3 +43,6 @@ func (s *Source) WithheldIn(cluster string) int {
 	defer s.mu.Unlock()
 	return len(s.clusterOf(cluster).deletions.withheld)
 }
+
+// LookAgain has the source look for a missing namespace that often.
+func (s *Source) LookAgain(d time.Duration) { s.again = d }

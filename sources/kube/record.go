@@ -147,13 +147,20 @@ func (s *Source) seen(w *workv1.ManifestWork, changed bool) {
 	if !ok {
 		rec = &record{}
 		s.records[string(w.UID)] = rec
-		s.clusterOf(w.Namespace).deletions.works++
+		c := s.clusterOf(w.Namespace)
+		c.deletions.works++
+		if c.agent == nil && c.state != nil || c.agent != nil && !hasAgentFinalizer(c.agent) {
+			s.enqueue(w.Namespace)
+		}
 	}
 	rec.managed = rec.managed || hasFinalizer(w)
 	if rec.latest == nil || !older(w, rec.latest) {
 		rec.latest = w
 	}
 	s.classify(w, rec)
+	if rec.decision == undecided {
+		s.enqueueAfter(w.Namespace, judging)
+	}
 	notify := s.changed
 	// A confirmed deletion is not sent again for its finalizer being gone.
 	changed = changed && !rec.confirmed
@@ -207,6 +214,9 @@ func (s *Source) removed(w *workv1.ManifestWork, witnessed bool) {
 	d := &s.clusterOf(w.Namespace).deletions
 	d.works--
 	d.left(id)
+	if d.works == 0 {
+		s.enqueueLater(w.Namespace) // For the finalizer of the Agent.
+	}
 	s.forget(w.Namespace)
 	s.mu.Unlock()
 	if publish {

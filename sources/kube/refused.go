@@ -35,6 +35,9 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 	rec.writing.Lock()
 	defer rec.writing.Unlock()
 	w = s.newest(w)
+	if errors.Is(reason, sources.ErrWithheld) && !s.withholds(w) {
+		return nil // It was confirmed since.
+	}
 
 	var c metav1.Condition
 	if reason != nil {

@@ -141,4 +141,3 @@ func TestRestoreUnderARunningHub(t *testing.T) {
 		return nil
 	})
 }
-

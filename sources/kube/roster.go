@@ -3,6 +3,7 @@ package kube
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,14 +38,19 @@ func (s *Source) Agents(context.Context) ([]sources.AgentState, error) {
 }
 
 // SaveAgent implements sources.Roster: it writes the status of the cluster's
-// Agent, unless nothing of it changed. A cluster without a namespace has none.
+// Agent, unless nothing of it changed. Where a cluster has no namespace yet, it is
+// looked for now and then, unless the agent is offline and there is nothing else
+// of the cluster: then it is forgotten.
 func (s *Source) SaveAgent(ctx context.Context, state sources.AgentState) error {
 	state.Capabilities = slices.Clone(state.Capabilities)
-	state.Unclaimed = slices.Clone(state.Unclaimed)
+	state.Unclaimed = slices.SortedFunc(slices.Values(state.Unclaimed), func(a, b sources.Unclaimed) int { return cmp.Compare(a.ID, b.ID) })
 	s.mu.Lock()
 	s.clusterOf(state.Cluster).state = &state
 	s.mu.Unlock()
-	return s.saveRecord(ctx, state.Cluster)
+	if err := s.saveRecord(ctx, state.Cluster); !errors.Is(err, errForgotten) {
+		return err
+	}
+	return nil
 }
 
 // stateOf is what a status says.
@@ -72,24 +78,29 @@ func stateOf(cluster string, status v1alpha1.AgentStatus) sources.AgentState {
 	return state
 }
 
-// unclaimed finds a work that the cluster holds unclaimed. The caller holds mu.
+// unclaimed finds a work that the cluster holds unclaimed. The lists are sorted.
+// The caller holds mu.
 func (c *clusterRecord) unclaimed(id string) (v1alpha1.UnclaimedWork, bool) {
 	if c.state != nil {
-		for _, u := range c.state.Unclaimed {
-			if u.ID == id {
-				return v1alpha1.UnclaimedWork(u), true
-			}
+		all := c.state.Unclaimed
+		i, ok := slices.BinarySearchFunc(all, id, func(u sources.Unclaimed, id string) int { return cmp.Compare(u.ID, id) })
+		if ok {
+			return listed(all[i]), true
 		}
 		return v1alpha1.UnclaimedWork{}, false
 	}
 	if c.agent != nil {
-		for _, u := range c.agent.Status.Unclaimed {
-			if u.ID == id {
-				return u, true
-			}
+		all := c.agent.Status.Unclaimed
+		if i := slices.IndexFunc(all, func(u v1alpha1.UnclaimedWork) bool { return u.ID == id }); i >= 0 {
+			return all[i], true
 		}
 	}
 	return v1alpha1.UnclaimedWork{}, false
+}
+
+// listed is an unclaimed work as the Agent lists it.
+func listed(u sources.Unclaimed) v1alpha1.UnclaimedWork {
+	return v1alpha1.UnclaimedWork{ID: u.ID, Name: cut(u.Name, v1alpha1.MaxName), Generation: max(0, u.Generation), Deleting: u.Deleting}
 }
 
 // statusOf is the status as it shall be. The caller holds mu.
@@ -99,23 +110,19 @@ func (s *Source) statusOf(c *clusterRecord, now time.Time) v1alpha1.AgentStatus 
 		c.agent.Status.DeepCopyInto(&status)
 	}
 	status.Tombstones = c.trim(now)
+	setUnconfirmed(&status, c.unconfirmed)
 	buried := func(id string) bool { _, ok := c.tombstones[id]; return ok }
 	if c.state == nil {
-		listed := status.Unclaimed != nil
-		status.Unclaimed = slices.DeleteFunc(status.Unclaimed, func(u v1alpha1.UnclaimedWork) bool {
-			if buried(u.ID) {
-				status.UnclaimedCount--
-				return true
-			}
-			return false
-		})
-		if listed {
-			setUnclaimed(&status)
+		before := len(status.Unclaimed)
+		status.Unclaimed = slices.DeleteFunc(status.Unclaimed, func(u v1alpha1.UnclaimedWork) bool { return buried(u.ID) })
+		if gone := before - len(status.Unclaimed); gone > 0 {
+			status.UnclaimedCount = max(0, status.UnclaimedCount-int32(gone))
+			setUnclaimed(&status, "")
 		}
 		return status
 	}
 	state := c.state
-	status.Agent = cut(state.Agent, maxText)
+	status.Agent = cut(state.Agent, maxAgent)
 	status.Capabilities = nil
 	for _, capability := range state.Capabilities {
 		if len(status.Capabilities) < v1alpha1.MaxCapabilities && len(capability) <= maxCapability {
@@ -124,36 +131,50 @@ func (s *Source) statusOf(c *clusterRecord, now time.Time) v1alpha1.AgentStatus 
 	}
 	status.LastSeen, status.LastSynced = timeOf(state.LastSeen), timeOf(state.SyncedAt)
 	status.Unclaimed, status.UnclaimedCount = nil, 0
+	size := 0
+	for _, t := range status.Tombstones {
+		size += c.tombstones[t.ID].size
+	}
 	for _, u := range state.Unclaimed {
-		if buried(u.ID) || u.ID == "" || len(u.ID) > maxText {
+		if buried(u.ID) {
 			continue
 		}
 		status.UnclaimedCount++
-		if len(status.Unclaimed) < v1alpha1.MaxUnclaimed {
-			u.Name = cut(u.Name, maxText)
-			status.Unclaimed = append(status.Unclaimed, v1alpha1.UnclaimedWork(u))
+		if u.ID == "" || len(u.ID) > v1alpha1.MaxID || len(status.Unclaimed) == v1alpha1.MaxUnclaimed {
+			continue
+		}
+		one := listed(u)
+		if n := sizeOfUnclaimed(one); size+n <= maxStatusBytes {
+			size += n
+			status.Unclaimed = append(status.Unclaimed, one)
 		}
 	}
 	setPresence(&status, state)
-	setUnclaimed(&status)
-	duplicate := metav1.Condition{
-		Type: api.ConditionDuplicate, Status: metav1.ConditionFalse, Reason: api.ReasonOneAgent,
-		Message: "One agent answers for the cluster.",
+	unknown := ""
+	switch {
+	case len(state.Capabilities) == 0:
+		unknown = api.ReasonNotTold
+	case state.SyncedAt.IsZero() && !state.InSync && len(state.Unclaimed) == 0:
+		unknown = api.ReasonNotCompared
 	}
-	if state.Duplicate {
-		duplicate.Status, duplicate.Reason = metav1.ConditionTrue, api.ReasonTwoAgents
-		duplicate.Message = "Two agents answer for the cluster in turns, as when its data was copied. Stop one of them."
-	}
-	meta.SetStatusCondition(&status.Conditions, duplicate)
+	setUnclaimed(&status, unknown)
+	setDuplicate(&status, state.Duplicate, unknown)
 	return status
 }
 
 // Limits of texts in the schema of an Agent, in characters; a text that is not
 // longer in bytes fits.
 const (
-	maxText       = 1024
+	maxAgent      = 256
 	maxCapability = 64
 )
+
+// whyUnknown are messages of conditions that are unknown, by their reason.
+var whyUnknown = map[string]string{
+	api.ReasonNotTold:     "The agent speaks Open Cluster Management's protocol, which does not tell.",
+	api.ReasonNotCompared: "The agent was not compared with the hub yet.",
+	api.ReasonSilent:      "Nothing is heard of the agent; lastSynced says when it was last known to hold what the hub held.",
+}
 
 // setPresence sets the conditions Online and InSync.
 func setPresence(status *v1alpha1.AgentStatus, state *sources.AgentState) {
@@ -165,17 +186,22 @@ func setPresence(status *v1alpha1.AgentStatus, state *sources.AgentState) {
 		Type: api.ConditionInSync, Status: metav1.ConditionFalse, Reason: api.ReasonDigestsUnequal,
 		Message: "The agent was not found to hold what the hub holds.",
 	}
+	unknown := func(c *metav1.Condition, reason string) {
+		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, reason, whyUnknown[reason]
+	}
 	switch {
 	case len(state.Capabilities) == 0:
-		const unknown = "The agent speaks Open Cluster Management's protocol, which does not tell."
-		online.Status, online.Reason, online.Message = metav1.ConditionUnknown, api.ReasonNotTold, unknown
-		inSync.Status, inSync.Reason, inSync.Message = metav1.ConditionUnknown, api.ReasonNotTold, unknown
-	case state.Online:
+		unknown(&online, api.ReasonNotTold)
+		unknown(&inSync, api.ReasonNotTold)
+	case !state.Online:
+		// The silence of the agent says nothing of what the hub holds by now.
+		unknown(&inSync, api.ReasonSilent)
+	default:
 		online.Status, online.Reason, online.Message = metav1.ConditionTrue, api.ReasonConnected, "The agent is heard."
-	}
-	if len(state.Capabilities) > 0 && state.InSync {
-		inSync.Status, inSync.Reason = metav1.ConditionTrue, api.ReasonDigestsMatch
-		inSync.Message = "The agent holds what the hub holds, apart from what is known to differ."
+		if state.InSync {
+			inSync.Status, inSync.Reason = metav1.ConditionTrue, api.ReasonDigestsMatch
+			inSync.Message = "The agent holds what the hub holds, apart from what is known to differ."
+		}
 	}
 	meta.SetStatusCondition(&status.Conditions, online)
 	meta.SetStatusCondition(&status.Conditions, inSync)
@@ -184,18 +210,51 @@ func setPresence(status *v1alpha1.AgentStatus, state *sources.AgentState) {
 	}
 }
 
-// setUnclaimed sets the condition Unclaimed as the count is.
-func setUnclaimed(status *v1alpha1.AgentStatus) {
+// setUnclaimed sets the condition Unclaimed as the count is, or for a reason for
+// which it is unknown.
+func setUnclaimed(status *v1alpha1.AgentStatus, unknown string) {
 	c := metav1.Condition{
 		Type: api.ConditionUnclaimed, Status: metav1.ConditionFalse, Reason: api.ReasonAllWorksClaimed,
 		Message: "The cluster holds no works that this hub does not know.",
 	}
-	if status.UnclaimedCount > 0 {
+	switch {
+	case status.UnclaimedCount > 0:
 		c.Status, c.Reason = metav1.ConditionTrue, api.ReasonWorksUnclaimed
 		c.Message = fmt.Sprintf("The cluster holds %d works of this hub that the hub does not know. They stay there. "+
 			"If they shall go, name them in spec.delete, or run: fleetcast delete works --unclaimed.", status.UnclaimedCount)
+	case unknown != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, unknown, whyUnknown[unknown]
 	}
 	meta.SetStatusCondition(&status.Conditions, c)
+}
+
+func setDuplicate(status *v1alpha1.AgentStatus, duplicate bool, unknown string) {
+	c := metav1.Condition{
+		Type: api.ConditionDuplicate, Status: metav1.ConditionFalse, Reason: api.ReasonOneAgent,
+		Message: "One agent answers for the cluster.",
+	}
+	switch {
+	case duplicate:
+		c.Status, c.Reason = metav1.ConditionTrue, api.ReasonTwoAgents
+		c.Message = "Two agents answer for the cluster in turns, as when its data was copied. Stop one of them."
+	case unknown != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, unknown, whyUnknown[unknown]
+	}
+	meta.SetStatusCondition(&status.Conditions, c)
+}
+
+// setUnconfirmed has the condition Unconfirmed while there are such deletions.
+func setUnconfirmed(status *v1alpha1.AgentStatus, deletions int) {
+	if deletions == 0 {
+		meta.RemoveStatusCondition(&status.Conditions, api.ConditionUnconfirmed)
+		return
+	}
+	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+		Type: api.ConditionUnconfirmed, Status: metav1.ConditionTrue, Reason: api.ReasonDeletionsUnconfirmed,
+		Message: fmt.Sprintf("The cluster did not confirm the deletion of %d works that are no more on the hub. The finalizer %s keeps this "+
+			"object, and its namespace, until it does. If it never will, take the finalizer off: then these deletions are forgotten.",
+			deletions, api.AgentFinalizer),
+	})
 }
 
 // cut shortens a text to so many bytes.

@@ -94,6 +94,7 @@ type Source struct {
 	empty      string // The hash of an empty status.
 	log        *slog.Logger
 	coalescing time.Duration
+	again      time.Duration // Until it is looked again for a namespace that is missing.
 
 	// digests and hashes count how many were computed.
 	digests, hashes atomic.Int64
@@ -140,6 +141,7 @@ func New(ctx context.Context, c cluster.Cluster, sourceID string, o Options) (*S
 		empty:      empty,
 		log:        o.Log,
 		coalescing: coalescing,
+		again:      namespaceRetry,
 		records:    map[string]*record{},
 		clusters:   map[string]*clusterRecord{},
 	}
@@ -256,7 +258,7 @@ func (s *Source) Clusters(ctx context.Context) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for cluster, c := range s.clusters {
-		if c.unconfirmed() > 0 {
+		if c.unconfirmed > 0 {
 			set[cluster] = struct{}{}
 		}
 	}

@@ -17,18 +17,18 @@ import (
 )
 
 // grantDeletions makes tombstones of the unclaimed works that the spec names. It
-// returns all that the spec names, and those whose deletion is to be sent.
-func (s *Source) grantDeletions(ctx context.Context, cluster string) (asked, granted []string, err error) {
+// returns what of the spec is done with, and those whose deletion is to be sent.
+// What there is no room for waits in the spec.
+func (s *Source) grantDeletions(ctx context.Context, cluster string) (done, granted []string, err error) {
 	s.mu.Lock()
-	c := s.clusterOf(cluster)
-	agent := c.agent
+	agent := s.clusterOf(cluster).agent
 	s.mu.Unlock()
 	if agent == nil || len(agent.Spec.Delete) == 0 {
 		return nil, nil, nil
 	}
-	asked = agent.Spec.Delete
 	var refused []string
-	for _, id := range asked {
+	waiting := 0
+	for _, id := range agent.Spec.Delete {
 		w, ok, err := s.find(ctx, id)
 		if err != nil {
 			return nil, nil, err
@@ -38,28 +38,39 @@ func (s *Source) grantDeletions(ctx context.Context, cluster string) (asked, gra
 			continue
 		}
 		s.mu.Lock()
-		switch t, err := s.deleteUnclaimed(cluster, c, id); {
-		case err == nil && t.ConfirmedAt == nil:
+		t, err := s.deleteUnclaimed(cluster, s.clusterOf(cluster), id)
+		if err == nil && t.ConfirmedAt == nil {
 			granted = append(granted, id)
+		}
+		s.mu.Unlock()
+		switch {
+		case errors.Is(err, errNoRoom):
+			waiting++
+			continue
 		case errors.Is(err, errNotUnclaimed):
 			refused = append(refused, id)
 		case err != nil:
 			s.log.Warn("the deletion of an unclaimed work cannot be sent", "cluster", cluster, "id", id, "err", err)
 			refused = append(refused, id)
 		}
-		s.mu.Unlock()
+		done = append(done, id)
 	}
+	done = append(done, refused...)
 	if len(granted) > 0 {
-		s.log.Info("unclaimed works are deleted as the Agent's spec asks", "cluster", cluster, "works", len(granted))
-		s.events.Eventf(agent, nil, corev1.EventTypeNormal, api.ReasonDeletionConfirmed, "Delete", "%s",
-			note(fmt.Errorf("deleting %d unclaimed works on the cluster: %s", len(granted), some(granted)), "status.tombstones says when they are gone."))
+		s.log.Info("unclaimed works are deleted as the Agent's spec asks", "cluster", cluster, "works", len(granted), "waiting", waiting)
+		what := fmt.Errorf("deleting %d unclaimed works on the cluster: %s", len(granted), some(granted))
+		advice := "status.tombstones says when they are gone."
+		if waiting > 0 {
+			advice += fmt.Sprintf(" %d more wait in spec.delete until the cluster confirmed some.", waiting)
+		}
+		s.events.Eventf(agent, nil, corev1.EventTypeNormal, api.ReasonDeletionConfirmed, "Delete", "%s", note(what, advice))
 	}
 	if len(refused) > 0 {
 		s.log.Warn("the Agent's spec names works that are not unclaimed; they are not deleted", "cluster", cluster, "works", len(refused))
 		s.events.Eventf(agent, nil, corev1.EventTypeWarning, api.ReasonNotUnclaimed, "Delete", "%s",
 			note(fmt.Errorf("not deleted, as status.unclaimed does not have them: %s", some(refused)), "Works of this hub are deleted as ManifestWorks."))
 	}
-	return asked, granted, nil
+	return done, granted, nil
 }
 
 // some is a few of many IDs.
@@ -74,8 +85,8 @@ func some(ids []string) string {
 // errNotUnclaimed says that a cluster is not known to hold a work unclaimed.
 var errNotUnclaimed = errors.New("not among the cluster's unclaimed works")
 
-// deleteUnclaimed returns the tombstone of an unclaimed work, made unless there is one.
-// Its generation is above the one that the agent holds. The caller holds mu.
+// deleteUnclaimed returns the tombstone of an unclaimed work, made unless there is
+// one. Its generation is above the one that the agent holds. The caller holds mu.
 func (s *Source) deleteUnclaimed(cluster string, c *clusterRecord, id string) (*tombstone, error) {
 	if t, ok := c.tombstones[id]; ok {
 		return t, nil
@@ -84,19 +95,21 @@ func (s *Source) deleteUnclaimed(cluster string, c *clusterRecord, id string) (*
 	if !ok {
 		return nil, errNotUnclaimed
 	}
-	t := &tombstone{Tombstone: v1alpha1.Tombstone{
-		ID: u.ID, Name: u.Name, Generation: u.Generation + 1, DeletedAt: metav1.Now().Rfc3339Copy(),
-	}}
-	if _, err := s.bundle(cluster, t); err != nil {
+	t := v1alpha1.Tombstone{
+		ID: u.ID, Name: u.Name, Generation: u.Generation + 1, DeletedAt: metav1.Now().Rfc3339Copy(), ByOperator: true,
+	}
+	if _, err := s.bundle(cluster, &tombstone{Tombstone: t}); err != nil {
 		// The highest generation there is: an equal one counts, too.
 		t.Generation = u.Generation
-		if _, err := s.bundle(cluster, t); err != nil {
+		if _, err := s.bundle(cluster, &tombstone{Tombstone: t}); err != nil {
 			return nil, err
 		}
 	}
-	c.tombstones[id] = t
-	c.changes++
-	return t, nil
+	if err := c.room(t); err != nil {
+		return nil, err
+	}
+	c.add(t)
+	return c.tombstones[id], nil
 }
 
 // publish names works as changed to whom Notify set.
@@ -114,6 +127,10 @@ func (s *Source) publish(cluster string, ids []string) {
 
 // clearSpec takes IDs off the spec.
 func (s *Source) clearSpec(ctx context.Context, cluster string, ids []string) error {
+	taken := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		taken[id] = true
+	}
 	for range writeAttempts {
 		s.mu.Lock()
 		have := s.clusterOf(cluster).agent
@@ -122,7 +139,7 @@ func (s *Source) clearSpec(ctx context.Context, cluster string, ids []string) er
 			return nil
 		}
 		out := have.DeepCopy()
-		out.Spec.Delete = slices.DeleteFunc(out.Spec.Delete, func(id string) bool { return slices.Contains(ids, id) })
+		out.Spec.Delete = slices.DeleteFunc(out.Spec.Delete, func(id string) bool { return taken[id] })
 		if len(out.Spec.Delete) == len(have.Spec.Delete) {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package kube_test
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -10,6 +11,18 @@ import (
 type writes struct {
 	mu    sync.Mutex
 	count map[string]int
+	// refused is what is refused, and heard of each.
+	refused string
+	heard   chan struct{}
+}
+
+// refuse has the API server fail writes of a resource from now on, "" for none,
+// and tell of each.
+func (w *writes) refuse(resource string) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused, w.heard = resource, make(chan struct{}, 100)
+	return w.heard
 }
 
 func (w *writes) watch(next http.RoundTripper) http.RoundTripper {
@@ -25,7 +38,15 @@ func (w *writes) watch(next http.RoundTripper) http.RoundTripper {
 					what += "/status"
 				}
 				w.count[what]++
+				refused, heard := w.refused == what, w.heard
 				w.mu.Unlock()
+				if refused {
+					select {
+					case heard <- struct{}{}:
+					default:
+					}
+					return nil, errors.New("the API server is away")
+				}
 			}
 		}
 		return next.RoundTrip(r)

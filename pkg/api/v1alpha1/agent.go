@@ -11,7 +11,10 @@ import (
 const (
 	MaxCapabilities = 64
 	MaxUnclaimed    = 1000
-	MaxTombstones   = 1500
+	MaxTombstones   = 1100
+	// MaxID and MaxName bound the names that a cluster gave, in bytes.
+	MaxID   = 256
+	MaxName = 253
 )
 
 // An Agent is the hub's record of the agent of one cluster: whether it is
@@ -22,6 +25,12 @@ const (
 // The hub makes it when it hears of the agent first, and writes it when
 // something of it changes, not with every sign of life. Whoever may write its
 // spec or its status may have works deleted on the cluster.
+//
+// It has the finalizer fleetcast.io/unconfirmed-deletions while its namespace has
+// works, or it has tombstones that the cluster did not confirm. So a namespace
+// that is being deleted goes once its cluster confirmed all deletions. Whoever
+// takes the finalizer off by hand gives those up: what the cluster still holds of
+// them is unclaimed, should it ever return.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -47,13 +56,14 @@ type AgentSpec struct {
 	// delete lists the IDs of works in status.unclaimed that shall be deleted on
 	// the cluster. The hub takes an ID off again once the deletion is in
 	// status.tombstones, and one at once that the cluster does not hold unclaimed:
-	// an ID that is listed in advance deletes nothing later.
+	// an ID that is listed in advance deletes nothing later. Of more than 1000
+	// deletions the rest waits here until the cluster confirmed others.
 	//
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MinLength=1
-	// +kubebuilder:validation:items:MaxLength=1024
+	// +kubebuilder:validation:items:MaxLength=256
 	Delete []string `json:"delete,omitempty"`
 }
 
@@ -62,22 +72,23 @@ type AgentStatus struct {
 	// agent is the name that the agent gave itself last.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:MaxLength=256
 	Agent string `json:"agent,omitempty"`
 
 	// capabilities are those parts of the protocol, beyond Open Cluster
 	// Management's, that the agent said it knows.
 	//
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=64
 	Capabilities []string `json:"capabilities,omitempty"`
 
 	// conditions are Online (the agent is heard; its last transition is since
 	// when), InSync (it holds what the hub holds), Unclaimed (it holds works of
-	// this hub that the hub does not know) and Duplicate (two agents answer for
-	// the cluster).
+	// this hub that the hub does not know), Duplicate (two agents answer for the
+	// cluster), and Unconfirmed while there are deletions without an object that
+	// the cluster did not confirm.
 	//
 	// +optional
 	// +listType=map
@@ -98,30 +109,28 @@ type AgentStatus struct {
 	LastSynced *metav1.Time `json:"lastSynced,omitempty"`
 
 	// unclaimedCount is how many works the cluster holds of this hub that the hub
-	// does not know. The list has the first of them, by ID.
+	// does not know. The list has the first of them, by ID, as far as they fit.
 	//
 	// +optional
-	UnclaimedCount int32 `json:"unclaimedCount"`
+	UnclaimedCount int32 `json:"unclaimedCount,omitempty"`
 
 	// unclaimed are works that the cluster holds of this hub and the hub does not
 	// know, as after the hub lost its data. They stay on the cluster until
 	// spec.delete names them.
 	//
 	// +optional
-	// +listType=map
-	// +listMapKey=id
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=1000
 	Unclaimed []UnclaimedWork `json:"unclaimed,omitempty"`
 
 	// tombstones are deleted works without an object: those whose deletion the
 	// cluster has not confirmed yet, and the latest that it has, so that an agent
 	// with older data of its own is told again. The hub forgets a confirmed one
-	// after 30 days, or earlier of a cluster with more than 500 of them.
+	// after 30 days, or earlier of a cluster with more than 100 of them.
 	//
 	// +optional
-	// +listType=map
-	// +listMapKey=id
-	// +kubebuilder:validation:MaxItems=1500
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1100
 	Tombstones []Tombstone `json:"tombstones,omitempty"`
 }
 
@@ -131,18 +140,19 @@ type UnclaimedWork struct {
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:MaxLength=256
 	ID string `json:"id"`
 
 	// name of the ManifestWork that there was.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 
 	// generation that the agent holds.
 	//
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Generation int64 `json:"generation,omitempty"`
 
 	// deleting says that the agent is deleting it already.
@@ -157,18 +167,19 @@ type Tombstone struct {
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:MaxLength=256
 	ID string `json:"id"`
 
 	// name of the ManifestWork that there was.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
 
 	// generation of the deletion: above that of every spec that it deletes.
 	//
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Generation int64 `json:"generation,omitempty"`
 
 	// deletedAt is when the work was deleted.
@@ -181,6 +192,12 @@ type Tombstone struct {
 	//
 	// +optional
 	ConfirmedAt *metav1.Time `json:"confirmedAt,omitempty"`
+
+	// byOperator says that an operator confirmed the deletion of just this work.
+	// It does not count among those of which too many at once are withheld.
+	//
+	// +optional
+	ByOperator bool `json:"byOperator,omitempty"`
 
 	// deleteOption says which objects stay on the cluster; without it, what the
 	// agent was told of the work last counts.
