@@ -117,6 +117,10 @@ type Agent struct {
 
 	listening atomic.Bool
 
+	// overAge says since when tombstones are over age. Only the state's mutations
+	// touch it.
+	overAge map[Key]time.Time
+
 	mu   sync.Mutex
 	seen map[string]bool // Drop reasons that were told already.
 	full map[Key]bool    // Queued works that are to be applied, not only looked at.
@@ -149,6 +153,7 @@ func New(cluster string, store Store, applier Applier, t brokers.Transport, o Op
 		work:      queue.New[string, string](queue.Options{}),
 		outbox:    queue.New[string, outgoing](queue.Options{}),
 		dialogues: map[string]*dialogue{},
+		overAge:   map[Key]time.Time{},
 		seen:      map[string]bool{},
 		full:      map[Key]bool{},
 		arrived:   map[Key]arrival{},
@@ -256,7 +261,7 @@ func (a *Agent) runTicks(ctx context.Context) {
 			a.askAll()
 			resync.Reset(a.o.ResyncInterval + rand.N(a.o.ResyncInterval))
 		case <-forget.C:
-			a.forgetTombstones()
+			a.forgetTombstones(time.Now())
 			forget.Reset(time.Hour + rand.N(time.Hour))
 		}
 	}
@@ -302,11 +307,37 @@ func (a *Agent) look(k Key) {
 	a.work.Add(k.Source, k.ID)
 }
 
-func (a *Agent) forgetTombstones() {
+// reprieve is how long a tombstone that is over age is kept. A clock that jumps
+// ahead would have all of them forgotten at once, and late copies would bring
+// works back until the next comparison. Clocks that jump are set right within a
+// day, as a rule.
+const reprieve = 24 * time.Hour
+
+// forgetTombstones drops those that have been over age for the reprieve, by the
+// time that this process has run.
+func (a *Agent) forgetTombstones(now time.Time) {
 	a.state.change(mutation{decide: func(d *draft) {
 		for _, k := range d.keys() {
-			if r := d.get(k); r.Gone() && !r.Unsent && a.o.Now().Sub(r.GoneAt) > a.o.TombstoneAge {
+			r := d.get(k)
+			if !r.Gone() || r.Unsent || a.o.Now().Sub(r.GoneAt) <= a.o.TombstoneAge {
+				delete(a.overAge, k)
+				continue
+			}
+			since, known := a.overAge[k]
+			switch {
+			case !known:
+				a.overAge[k] = now
+			case now.Sub(since) >= reprieve:
 				d.put(k, nil)
+			}
+		}
+	}, done: func(err error) {
+		if err != nil {
+			return
+		}
+		for k := range a.overAge {
+			if a.state.get(k) == nil {
+				delete(a.overAge, k)
 			}
 		}
 	}})

@@ -13,6 +13,12 @@ const (
 	// each, up to Options.ResyncInterval.
 	firstRetry = 5 * time.Second
 
+	// A source that answers, and yet does not confirm, is there, and the link
+	// loses what is said: it is spoken to this often at least, for so many
+	// digests, before the wait goes on doubling.
+	briskRetry = 30 * time.Second
+	brisk      = 12
+
 	// patience is how many digests in a row a source may leave without an answer
 	// until it is asked as an OCM source is: it may have become one.
 	patience = 3
@@ -21,9 +27,10 @@ const (
 	// units of Options.Quiet.
 	restless = 6
 
-	// dear is how seldom a source is asked for everything because neither
-	// entries nor a list fit the broker's packets, in units of
-	// Options.ResyncInterval.
+	// dear is how seldom a list is repeated to a source that answers no digest,
+	// which is away as a rule and would find all of them when it returns, and how
+	// seldom one is asked for everything because neither entries nor a list fit
+	// the broker's packets; in units of Options.ResyncInterval.
 	dear = 6
 
 	// doubtful is how long the lead that the agent follows must have been silent,
@@ -53,6 +60,7 @@ type dialogue struct {
 	digestAt time.Time // When the next digest is due; zero if none is.
 	changed  time.Time // The first change since the last digest; zero if there was none.
 	tries    int       // Digests sent since the last match.
+	answered bool      // One of them was answered.
 	silent   int       // Digests sent since the source was last heard.
 	spoke    time.Time // When something was last sent to the source.
 
@@ -106,7 +114,7 @@ func (d *dialogue) due(now time.Time) (turn, time.Duration) {
 	var t turn
 	if !d.digestAt.IsZero() && !now.Before(d.digestAt) {
 		t.digest = true
-		t.list = d.silent >= patience && atLeast(d.resync, now, d.listedAt)
+		t.list = d.silent >= patience && atLeast(dear*d.resync, now, d.listedAt)
 		t.all = t.list && d.listedAt.IsZero()
 		if t.list {
 			d.listedAt = now
@@ -130,7 +138,7 @@ func (d *dialogue) established(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listening = true
-	d.tries, d.silent = 0, 0
+	d.tries, d.silent, d.answered = 0, 0, false
 	d.listedAt, d.fellBackAt, d.allAt = time.Time{}, time.Time{}, time.Time{}
 	d.trust()
 	d.digestAt, d.spoke = time.Time{}, now
@@ -214,11 +222,7 @@ func (d *dialogue) speaking(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.changed = time.Time{}
-	wait := d.resync
-	// The shift is bounded so that it cannot overflow.
-	if d.tries < 20 {
-		wait = min(wait, firstRetry<<d.tries)
-	}
+	wait := d.retry()
 	d.tries++
 	d.silent++
 	if !d.doubtAt.IsZero() {
@@ -226,6 +230,17 @@ func (d *dialogue) speaking(now time.Time) {
 	}
 	d.digestAt = now.Add(wait + d.upTo(wait/5))
 	d.rouse()
+}
+
+// retry is the wait for an answer to the next digest.
+func (d *dialogue) retry() time.Duration {
+	// The shifts are bounded so that they cannot overflow.
+	const most = 20
+	wait := min(d.resync, firstRetry<<min(d.tries, most))
+	if d.answered {
+		wait = min(wait, briskRetry<<min(max(0, d.tries-brisk), most))
+	}
+	return wait
 }
 
 // unspoken takes back speaking for a digest that was not sent.
@@ -273,7 +288,7 @@ func (d *dialogue) matches(now time.Time, of matched, present bool) {
 	d.heard(now)
 	d.match = &of
 	if present {
-		d.tries = 0
+		d.tries, d.answered = 0, false
 		d.digestAt = now.Add(d.resync + d.upTo(d.resync))
 	}
 	d.rouse()
@@ -299,7 +314,7 @@ func (d *dialogue) heard(now time.Time) {
 	if d.silent >= patience && !d.changed.IsZero() && at.Before(d.digestAt) {
 		d.digestAt = at
 	}
-	d.capable, d.silent, d.listedAt = true, 0, time.Time{}
+	d.capable, d.silent, d.answered, d.listedAt = true, 0, true, time.Time{}
 	d.trust()
 }
 
