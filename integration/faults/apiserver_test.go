@@ -211,7 +211,7 @@ func hot(heard []request, most int) error {
 func (w *world) gate(c *cluster) *gate {
 	w.t.Helper()
 	g := newGate(w.t, c.server)
-	g.leadsTo(c.agent)
+	g.leadsTo(w.t, c.agent)
 	w.restart(c.agent)
 	return g
 }
@@ -220,13 +220,15 @@ func (w *world) gate(c *cluster) *gate {
 func (w *world) hubGate() *gate {
 	w.t.Helper()
 	g := newGate(w.t, w.hub.server)
-	g.leadsTo(w.hub.process)
+	g.leadsTo(w.t, w.hub.process)
 	w.restart(w.hub.process)
 	return g
 }
 
 // leadsTo has the program use the gate when it is started next.
-func (g *gate) leadsTo(p *process) {
+func (g *gate) leadsTo(t testing.TB, p *process) {
+	t.Helper()
+	t.Cleanup(p.kill) // The gate closes when nobody has it carry out anything.
 	direct := p.command
 	p.command = func() *exec.Cmd {
 		cmd := direct()

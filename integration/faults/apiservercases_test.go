@@ -65,7 +65,7 @@ var apiServerCases = []faultCase{
 		},
 	},
 	{
-		id: "54a", title: "the hub's API server is killed in the middle of updates, and killed again", promises: "P1 P2 P3", bound: time.Minute,
+		id: "54a", title: "the hub's API server is killed in the middle of updates, and killed again", promises: "P1 P2 P3", bound: 90 * time.Second,
 		run: func(w *world) {
 			all := works("c1", 20)
 			w.putAll(all)
