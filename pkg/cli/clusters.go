@@ -63,7 +63,8 @@ and AVAILABLE count the works of which the cluster says so for the latest
 generation.
 
 With -o wide, IN SYNC says whether the cluster was found to hold what the hub
-holds, and UNCLAIMED counts the works that it holds and the hub does not know.`,
+holds, which is unknown while it is offline, and UNCLAIMED counts the works that
+it holds and the hub does not know.`,
 		Example: `  fleetcast get clusters
   fleetcast get clusters paris lyon -o wide`,
 		Args:              arguments(0, -1, "cluster names"),

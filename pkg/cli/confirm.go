@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,7 +27,8 @@ When many works of one cluster are deleted within a short time, the hub tells
 the cluster of the first only and withholds the rest, which may be a mistake:
 nothing of them is removed from the cluster until somebody confirms it here.
 How many are too many is set with the hub's flags --max-deletions and
---max-deletion-share. A work that is marked for deletion cannot be kept under
+--max-deletion-share. A deletion that is confirmed before the hub has looked at it
+is not withheld. A work that is marked for deletion cannot be kept under
 its name; to keep what it made, see "A deletion that was a mistake" in the
 operator's guide.`,
 		Example: `  # See which deletions of a cluster wait
@@ -55,7 +57,7 @@ operator's guide.`,
 			// All names are looked up before any is confirmed.
 			works := make([]*workv1.ManifestWork, 0, len(args))
 			for _, name := range args {
-				u, err := h.work(cmd.Context(), cluster, name)
+				u, err := h.deletedWork(cmd.Context(), cluster, name)
 				if err != nil {
 					return err
 				}
@@ -121,11 +123,30 @@ func withheldOf(objects []*unstructured.Unstructured) ([]*workv1.ManifestWork, e
 	return works, nil
 }
 
-// confirm confirms the deletion of this very work, if it is withheld.
+// deletedWork reads a work whose deletion shall be confirmed.
+func (h *hub) deletedWork(ctx context.Context, cluster, name string) (*unstructured.Unstructured, error) {
+	u, err := h.work(ctx, cluster, name)
+	if isNotFound(err) {
+		err = notFoundf("the hub has no work %q of cluster %q, so there is nothing to confirm: its deletion is done, or there never was one. See what is withheld: fleetcast describe cluster %s", name, cluster, cluster)
+		return nil, h.mentionUnclaimed(ctx, err, cluster, name)
+	}
+	return u, err
+}
+
+// confirm confirms the deletion of this very work. If nothing says yet that the
+// deletion is withheld or that the cluster was told, the hub may still withhold
+// it.
 func (h *hub) confirm(ctx context.Context, w *workv1.ManifestWork) error {
-	if !withheld(w) {
-		fmt.Fprintf(h.Out, "manifestwork.%s/%s is being deleted already\n", workKind.Group, w.Name)
+	told := func(what string) error {
+		fmt.Fprintf(h.Out, "manifestwork.%s/%s %s\n", workKind.Group, w.Name, what)
 		return nil
+	}
+	switch {
+	case w.Annotations[api.ConfirmDeletionAnnotation] == "true":
+		return told("deletion was confirmed before")
+	case !withheld(w) && (meta.FindStatusCondition(w.Status.Conditions, api.ConditionDeleting) != nil ||
+		meta.IsStatusConditionTrue(w.Status.Conditions, api.ConditionDeleted)):
+		return told("is being deleted already")
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		// Another work of the name has another UID, which the API server refuses to
@@ -137,11 +158,13 @@ func (h *hub) confirm(ctx context.Context, w *workv1.ManifestWork) error {
 		return fmt.Errorf("encode the confirmation: %w", err)
 	}
 	_, err = h.client.Resource(workResource).Namespace(w.Namespace).Patch(ctx, w.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
-	if err != nil && !isObjectNotFound(err) {
+	switch {
+	case isObjectNotFound(err):
+		return told("is gone already")
+	case err != nil:
 		return h.explain(err, "confirm the deletion of work %q of cluster %q", w.Name, w.Namespace)
 	}
-	fmt.Fprintf(h.Out, "manifestwork.%s/%s deletion confirmed\n", workKind.Group, w.Name)
-	return nil
+	return told("deletion confirmed")
 }
 
 func (h *hub) completeWithheld(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

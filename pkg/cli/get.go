@@ -36,6 +36,9 @@ APPLIED and AVAILABLE are about the wanted generation: True, False or Unknown
 with a reason, or Pending until the cluster reports on it. A cluster that is
 offline gets what changed when it is back, and reports then.
 
+With --watch, a row is printed when a work changes, not when its cluster goes
+offline or comes back: what the row says of that is up to ten seconds old.
+
 With --unclaimed it lists works that clusters hold and the hub does not know, as
 after the hub lost its data. They run on, and nothing is deleted unless somebody
 asks for it with "fleetcast delete works --unclaimed".`,

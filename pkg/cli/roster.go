@@ -31,10 +31,32 @@ type presence struct {
 // agents reads the roster of one cluster, or of all with "". An API server that
 // does not serve agents has an empty one.
 func (h *hub) agents(ctx context.Context, cluster string) (roster, error) {
-	found, _, err := h.list(ctx, agentResource, cluster, metav1.ListOptions{})
+	r, err := h.served(ctx, cluster)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
+	return r, err
+}
+
+// recorded is agents for commands that are about nothing else: where there is no
+// record, nobody knows what a cluster holds, and that is an error. Of an agent of
+// OCM, too, nobody does.
+func (h *hub) recorded(ctx context.Context, cluster string) (roster, error) {
+	r, err := h.served(ctx, cluster)
+	switch {
+	case err != nil || cluster == "":
+		return r, err
+	case r[cluster] == nil:
+		return nil, notFoundf("the hub has no record of an agent of cluster %q, so what it holds unclaimed is not known. See of which it has: fleetcast get clusters", cluster)
+	case !r[cluster].tells() && r[cluster].unclaimed() == 0:
+		return nil, fmt.Errorf("the agent of cluster %q speaks Open Cluster Management's protocol only, so what it holds unclaimed is not known", cluster)
+	}
+	return r, nil
+}
+
+// served is agents with an error if the API server does not serve them.
+func (h *hub) served(ctx context.Context, cluster string) (roster, error) {
+	found, _, err := h.list(ctx, agentResource, cluster, metav1.ListOptions{})
 	if err != nil {
 		doing := "list the agents of all clusters"
 		if cluster != "" {
@@ -115,8 +137,21 @@ func (p *presence) online() (metav1.ConditionStatus, metav1.Time) {
 	return state, since
 }
 
+// tells says whether an agent of the cluster lets the hub know what it holds,
+// which agents without capabilities, those of OCM, do not.
+func (p *presence) tells() bool {
+	if p != nil {
+		for _, a := range p.agents {
+			if len(a.Status.Capabilities) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // inSync returns whether the agents that are heard, or all if none is, hold what
-// the hub holds.
+// the hub holds. Of a cluster that is offline nobody can say that it does.
 func (p *presence) inSync() metav1.ConditionStatus {
 	if p == nil {
 		return metav1.ConditionUnknown
@@ -135,7 +170,7 @@ func (p *presence) inSync() metav1.ConditionStatus {
 			verdict = state
 		}
 	}
-	if verdict == "" {
+	if verdict == "" || verdict == metav1.ConditionTrue && online == metav1.ConditionFalse {
 		return metav1.ConditionUnknown
 	}
 	return verdict

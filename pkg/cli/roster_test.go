@@ -43,8 +43,14 @@ func TestPresence(t *testing.T) {
 			"yes", "True", "yes, for 60m",
 		},
 		{
-			"not heard any more", presenceOf(agentWith(online(metav1.ConditionFalse, 3*time.Minute), inSync(metav1.ConditionTrue))),
-			"offline 3m", "True", "offline 3m",
+			"not heard any more: it may lack what changed since",
+			presenceOf(agentWith(online(metav1.ConditionFalse, 3*time.Minute), inSync(metav1.ConditionTrue))),
+			"offline 3m", "Unknown", "offline 3m",
+		},
+		{
+			"it lacked something when it was heard last",
+			presenceOf(agentWith(online(metav1.ConditionFalse, 3*time.Minute), inSync(metav1.ConditionFalse))),
+			"offline 3m", "False", "offline 3m",
 		},
 		{
 			"one source is heard, one is of the past",
@@ -98,7 +104,7 @@ func TestChoose(t *testing.T) {
 		{"one's ID is another's name", []string{"3"}, nil, exitUsage},
 		{"none", []string{"db", "none"}, nil, exitNotFound},
 	} {
-		chosen, err := choose(works, "paris", tc.arguments)
+		chosen, err := choose(works, len(works), "paris", tc.arguments)
 		var got []string
 		for _, w := range chosen {
 			got = append(got, w.ID)
@@ -113,24 +119,49 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// TestStageOf follows a deletion from the request to the cluster's word.
+// TestStageOf follows a deletion from the request to the cluster's word. What the
+// record does not say is not known.
 func TestStageOf(t *testing.T) {
 	now := metav1.Now()
-	held := v1alpha1.AgentStatus{Unclaimed: []v1alpha1.UnclaimedWork{{ID: "1"}}}
+	status := func(change func(*v1alpha1.AgentStatus)) v1alpha1.Agent {
+		a := v1alpha1.Agent{Status: v1alpha1.AgentStatus{
+			Conditions: []metav1.Condition{{Type: api.ConditionInSync, Status: metav1.ConditionTrue}},
+		}}
+		change(&a.Status)
+		return a
+	}
+	list := func(works ...v1alpha1.UnclaimedWork) func(*v1alpha1.AgentStatus) {
+		return func(s *v1alpha1.AgentStatus) { s.Unclaimed, s.UnclaimedCount = works, int32(len(works)) }
+	}
+	held := list(v1alpha1.UnclaimedWork{ID: "1"})
+	asked := v1alpha1.AgentSpec{Delete: []string{"1"}}
+	buried := func(s *v1alpha1.AgentStatus) { s.Tombstones = []v1alpha1.Tombstone{{ID: "1"}} }
 	for _, tc := range []struct {
 		reason string
 		agent  v1alpha1.Agent
 		want   string
 	}{
-		{"asked", v1alpha1.Agent{Spec: v1alpha1.AgentSpec{Delete: []string{"1"}}, Status: held}, requested},
-		{"granted, and the spec not cleared", v1alpha1.Agent{
-			Spec:   v1alpha1.AgentSpec{Delete: []string{"1"}},
-			Status: v1alpha1.AgentStatus{Tombstones: []v1alpha1.Tombstone{{ID: "1"}}},
-		}, deleting},
-		{"sent", v1alpha1.Agent{Status: v1alpha1.AgentStatus{Tombstones: []v1alpha1.Tombstone{{ID: "1"}}}}, deleting},
-		{"confirmed", v1alpha1.Agent{Status: v1alpha1.AgentStatus{Tombstones: []v1alpha1.Tombstone{{ID: "1", ConfirmedAt: &now}}}}, forgotten},
-		{"confirmed long ago", v1alpha1.Agent{}, forgotten},
-		{"taken off the spec without a deletion", v1alpha1.Agent{Status: held}, refused},
+		{"asked", v1alpha1.Agent{Spec: asked, Status: status(held).Status}, requested},
+		{"granted, and the spec not cleared", v1alpha1.Agent{Spec: asked, Status: status(buried).Status}, deleting},
+		{"sent", status(buried), deleting},
+		{"confirmed", status(func(s *v1alpha1.AgentStatus) {
+			s.Tombstones = []v1alpha1.Tombstone{{ID: "1", ConfirmedAt: &now}}
+		}), forgotten},
+		{"confirmed before a digest with others was", status(func(s *v1alpha1.AgentStatus) {
+			s.Tombstones, s.Conditions = []v1alpha1.Tombstone{{ID: "1", ConfirmedAt: &now}, {ID: "2"}}, nil
+		}), forgotten},
+		{"taken off the spec without a deletion", status(held), refused},
+		{"refused, and the cluster deletes it all the same", status(list(v1alpha1.UnclaimedWork{ID: "1", Deleting: true})), deleting},
+		{"in no list, all of which are complete, and the last digest was right", status(list(v1alpha1.UnclaimedWork{ID: "2"})), unlisted},
+		{"the list ends before it", status(func(s *v1alpha1.AgentStatus) { s.UnclaimedCount = 1500 }), unknown},
+		{"a deletion that is not confirmed may be left out", status(func(s *v1alpha1.AgentStatus) {
+			s.Tombstones = []v1alpha1.Tombstone{{ID: "2"}}
+		}), unknown},
+		{"no digest since", status(func(s *v1alpha1.AgentStatus) { s.Conditions[0].Status = metav1.ConditionFalse }), unknown},
+		{"an agent of OCM took the place of the one that told", status(func(s *v1alpha1.AgentStatus) {
+			s.Conditions[0].Status = metav1.ConditionUnknown
+		}), unknown},
+		{"a record with nothing in it", v1alpha1.Agent{}, unknown},
 	} {
 		if got := stageOf("1", &tc.agent); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.reason, got, tc.want)

@@ -73,6 +73,8 @@ func TestScripts(t *testing.T) {
 			"apply":     func(ts *testscript.TestScript, _ bool, args []string) { apply(ts, client, args) },
 			"report":    func(ts *testscript.TestScript, _ bool, args []string) { report(ts, client, args) },
 			"bury":      func(ts *testscript.TestScript, _ bool, args []string) { bury(ts, client, args) },
+			"claim":     func(ts *testscript.TestScript, _ bool, args []string) { claim(ts, client, args) },
+			"clear":     func(ts *testscript.TestScript, _ bool, args []string) { empty(ts, client, args) },
 			"finalizer": func(ts *testscript.TestScript, neg bool, args []string) { finalizer(ts, client, neg, args) },
 		},
 	})
@@ -258,6 +260,43 @@ func bury(ts *testscript.TestScript, client dynamic.Interface, args []string) {
 		if err := unstructured.SetNestedStringSlice(saved.Object, rest, "spec", "delete"); err != nil {
 			return err
 		}
+		_, err = agents.Update(context.Background(), saved, metav1.UpdateOptions{})
+		return err
+	}))
+}
+
+// claim CLUSTER SOURCE WORK lists a work that the hub has as an unclaimed one, as
+// before the hub's data was restored.
+func claim(ts *testscript.TestScript, client dynamic.Interface, args []string) {
+	w, err := client.Resource(resources["ManifestWork"]).Namespace(args[0]).Get(context.Background(), args[2], metav1.GetOptions{})
+	ts.Check(err)
+	ts.Check(change(client, "Agent", args[0], args[1], func(agents dynamic.ResourceInterface, u *unstructured.Unstructured) error {
+		listed := []any{map[string]any{"id": string(w.GetUID()), "name": w.GetName(), "generation": int64(1)}}
+		err := unstructured.SetNestedSlice(u.Object, listed, "status", "unclaimed")
+		err = errors.Join(err, unstructured.SetNestedField(u.Object, int64(1), "status", "unclaimedCount"))
+		if err == nil {
+			_, err = agents.UpdateStatus(context.Background(), u, metav1.UpdateOptions{})
+		}
+		return err
+	}))
+}
+
+// clear CLUSTER SOURCE waits until an Agent's spec names works, takes them off and
+// leaves no unclaimed work in the status.
+func empty(ts *testscript.TestScript, client dynamic.Interface, args []string) {
+	ts.Check(change(client, "Agent", args[0], args[1], func(agents dynamic.ResourceInterface, u *unstructured.Unstructured) error {
+		if wanted, _, err := unstructured.NestedStringSlice(u.Object, "spec", "delete"); err != nil || len(wanted) == 0 {
+			return errors.Join(err, errors.New("not asked for yet"))
+		}
+		unstructured.RemoveNestedField(u.Object, "status", "unclaimed")
+		if err := unstructured.SetNestedField(u.Object, int64(0), "status", "unclaimedCount"); err != nil {
+			return err
+		}
+		saved, err := agents.UpdateStatus(context.Background(), u, metav1.UpdateOptions{})
+		if err != nil {
+			return err
+		}
+		unstructured.RemoveNestedField(saved.Object, "spec", "delete")
 		_, err = agents.Update(context.Background(), saved, metav1.UpdateOptions{})
 		return err
 	}))

@@ -91,12 +91,13 @@ func (w unclaimedWork) object() *unstructured.Unstructured {
 
 // String names the work to a person.
 func (w unclaimedWork) String() string {
-	return fmt.Sprintf("%s (ID %s, generation %d)", cmp.Or(oneLine(w.Name), "without a name"), oneLine(w.ID), w.Generation)
+	return fmt.Sprintf("%s (ID %s, generation %d, of %s)", cmp.Or(oneLine(w.Name), "without a name"), oneLine(w.ID), w.Generation, w.Source)
 }
 
 // choose returns the works that arguments name by ID or by name, in the order of
-// the arguments. An argument that fits two works is an error.
-func choose(works []unclaimedWork, cluster string, arguments []string) ([]unclaimedWork, error) {
+// the arguments. An argument that fits two works is an error. There are all works
+// in total, of which the hub may list fewer.
+func choose(works []unclaimedWork, all int, cluster string, arguments []string) ([]unclaimedWork, error) {
 	var chosen []unclaimedWork
 	for _, argument := range arguments {
 		var fit []unclaimedWork
@@ -106,6 +107,8 @@ func choose(works []unclaimedWork, cluster string, arguments []string) ([]unclai
 			}
 		}
 		switch {
+		case len(fit) == 0 && len(works) < all:
+			return nil, notFoundf("none of the %d unclaimed works of cluster %q that the hub lists, of %d, has the name or ID %q. See them: fleetcast get works --unclaimed --cluster %s", len(works), cluster, all, argument, cluster)
 		case len(fit) == 0:
 			return nil, notFoundf("cluster %q holds no unclaimed work with the name or ID %q. See which it does: fleetcast get works --unclaimed --cluster %s", cluster, argument, cluster)
 		case len(fit) > 1:
@@ -162,7 +165,7 @@ func (g *getWorks) runUnclaimed(ctx context.Context, args []string) error {
 	if err := g.connect(); err != nil {
 		return err
 	}
-	clusters, err := g.agents(ctx, g.onCluster)
+	clusters, err := g.recorded(ctx, g.onCluster)
 	if err != nil {
 		return err
 	}

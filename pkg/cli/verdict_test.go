@@ -161,6 +161,25 @@ func TestWorkRow(t *testing.T) {
 			applied: "Deleting: withheld", avail: "Pending", gen: "2/3",
 			message: "the deletion is not sent before it is confirmed: fleetcast confirm works web --cluster paris",
 		},
+		"deletion withheld, offline": {
+			reason:  "it is not deleted when the cluster is back, either",
+			cluster: offline,
+			work: workv1.ManifestWork{
+				ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &deleted, Finalizers: []string{api.WorkFinalizer}},
+				Status: workv1.ManifestWorkStatus{Conditions: []metav1.Condition{
+					condition(api.ConditionDispatched, metav1.ConditionFalse, api.ReasonDeletionWithheld, "many", 3),
+				}},
+			},
+			applied: "Deleting: withheld", avail: "Pending", gen: "0/3",
+			message: "the deletion is not sent before it is confirmed: fleetcast confirm works web --cluster paris; the cluster has been offline for 3m",
+		},
+		"sent to no cluster": {
+			reason: "the cluster deleted what this hub, restored from a backup, has again",
+			work: workv1.ManifestWork{Status: workv1.ManifestWorkStatus{Conditions: append(ok(2),
+				condition(api.ConditionDispatched, metav1.ConditionFalse, "ClusterDeleted", "It was deleted.", 3))}},
+			applied: "Not sent: ClusterDeleted", avail: "Pending", gen: "2/3",
+			message: "the hub cannot send it: ClusterDeleted: It was deleted.",
+		},
 		"deletion confirmed": {
 			reason: "the hub takes its condition back a moment later",
 			work: workv1.ManifestWork{
