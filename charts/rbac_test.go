@@ -50,6 +50,8 @@ func TestRights(t *testing.T) {
 			"ClusterRole fleetcast.io agents/status":       "update",
 			"ClusterRole events.k8s.io events":             "create patch",
 			"ClusterRole " + crd + " (named)":              "get",
+			"ClusterRole " + crd + " (Fleetcast's own)":    "patch",
+			"ClusterRole " + crd:                           "create",
 			"Role coordination.k8s.io leases":              "get create update",
 			"Role  configmaps (named)":                     "get update",
 			"Role  configmaps":                             "create",
@@ -71,7 +73,10 @@ func TestRights(t *testing.T) {
 			}
 			for _, rule := range rulesOf(t, u) {
 				named := ""
-				if len(rule.ResourceNames) > 0 {
+				switch {
+				case slices.Equal(rule.ResourceNames, []string{"agents.fleetcast.io"}):
+					named = " (Fleetcast's own)"
+				case len(rule.ResourceNames) > 0:
 					named = " (named)"
 				}
 				for _, resource := range rule.Resources {

@@ -37,8 +37,9 @@ type Config struct {
 	// have different ones.
 	SourceID string
 
-	// InstallCRDs has the hub install and update the CRDs of its API. Without
-	// it, the hub waits until somebody did.
+	// InstallCRDs has the hub install and update all CRDs of its API. Without it,
+	// the hub does so with Fleetcast's own, and waits until somebody installed the
+	// others, which are Open Cluster Management's.
 	InstallCRDs bool
 
 	// LeaderElect lets several replicas run, of which one works. The lease is
@@ -76,7 +77,7 @@ func Flags(fs *pflag.FlagSet) *Config {
 	c := &Config{Breaker: &kube.Breaker{}}
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig of the hub's API server (default: the pod's service account)")
 	fs.StringVar(&c.SourceID, "source-id", DefaultSourceID, "name of this hub to the agents; different for each hub on a broker")
-	fs.BoolVar(&c.InstallCRDs, "install-crds", false, "install and update the CRDs of the hub's API")
+	fs.BoolVar(&c.InstallCRDs, "install-crds", false, "install and update all CRDs of the hub's API, also those of Open Cluster Management; Fleetcast's own in any case")
 	fs.BoolVar(&c.LeaderElect, "leader-elect", true, "of several replicas let one work and the others wait")
 	fs.StringVar(&c.LeaderElectionNamespace, "leader-election-namespace", "", "namespace of the leader's lease (default: the pod's, or outside a pod \"default\")")
 	fs.Float64Var(&c.Breaker.Share, "max-deletion-share", kube.DefaultBreaker.Share,

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api/crds"
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 )
 
 // fieldManager signs what the hub installs.
@@ -30,13 +31,13 @@ var (
 	errNotEstablished = errors.New("not established yet")
 )
 
-// waitForCRDs returns true when the API server serves all CRDs of a hub,
-// installed here if install is set, and false when ctx ended first. It tells
-// each reason to wait once.
+// waitForCRDs returns true when the API server serves all CRDs of a hub, and
+// false when ctx ended first. Fleetcast's own are installed here, which nobody
+// else does, and the others if install is set. It tells each reason to wait once.
 func waitForCRDs(ctx context.Context, cfg *rest.Config, install bool, h *health, log *slog.Logger) bool {
 	told := ""
 	for {
-		err := ensureCRDs(ctx, cfg, install)
+		err := ensureCRDs(ctx, cfg, install, log)
 		h.set(checkCRDs, err)
 		if err == nil {
 			return true
@@ -57,21 +58,37 @@ func waitForCRDs(ctx context.Context, cfg *rest.Config, install bool, h *health,
 }
 
 // ensureCRDs succeeds when all CRDs of a hub are established.
-func ensureCRDs(ctx context.Context, cfg *rest.Config, install bool) error {
+func ensureCRDs(ctx context.Context, cfg *rest.Config, install bool, log *slog.Logger) error {
 	// Each attempt has its own client: a kubeconfig's credentials may change.
 	clients, err := apiextensions.NewForConfig(cfg)
 	if err != nil {
 		return fmt.Errorf("prepare the client for CRDs: %w", err)
 	}
 	client := clients.ApiextensionsV1().CustomResourceDefinitions()
-	if install {
-		for _, crd := range crds.Hub() {
-			if err := installCRD(ctx, client, crd); err != nil {
-				return err
-			}
+	var refused error
+	for _, crd := range crds.Hub() {
+		own := crd.Spec.Group == v1alpha1.GroupVersion.Group
+		if !install && !own {
+			continue
+		}
+		err := installCRD(ctx, client, crd)
+		if own && !install && apierrors.IsForbidden(err) {
+			refused = err // Somebody else may have installed it.
+			continue
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return awaitCRDs(ctx, client)
+	err = awaitCRDs(ctx, client)
+	switch {
+	case refused == nil:
+	case errors.Is(err, errMissing):
+		return fmt.Errorf("%w (%w)", err, refused)
+	case err == nil:
+		log.Info("the hub may not bring its own CRD up to date; apply the one of its version", "err", refused)
+	}
+	return err
 }
 
 // awaitCRDs looks for the CRDs until they are established, which an API server

@@ -28,6 +28,8 @@ import (
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/pkg/api/apitest"
+	"github.com/fleetcast-io/fleetcast/pkg/api/crds"
+	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/pkg/hub"
 )
 
@@ -234,6 +236,49 @@ func TestHubWaits(t *testing.T) {
 	if n := strings.Count(r.log.String(), "CRDs are missing"); n != 1 {
 		t.Errorf("the missing CRDs are told %d times, want once:\n%s", n, r.log)
 	}
+}
+
+// TestOwnCRDIsInstalledAnyway: Open Cluster Management installs its own CRDs, and
+// nobody but the hub installs Fleetcast's.
+func TestOwnCRDIsInstalledAnyway(t *testing.T) {
+	server := apitest.Start(t, apitest.Hub)
+	clients, err := apiextensions.NewForConfig(server.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, own := clients.ApiextensionsV1().CustomResourceDefinitions(), ""
+	for _, crd := range crds.Hub() {
+		if crd.Spec.Group == v1alpha1.GroupVersion.Group {
+			own = crd.Name
+			continue
+		}
+		if _, err := all.Create(t.Context(), crd, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := config(server, mem.NewBroker(mem.Options{}))
+	c.InstallCRDs = false
+	r := start(t, c)
+	eventually(t, "the hub is ready", func() error { return r.ready(t) })
+	crd, err := all.Get(t.Context(), own, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Description
+	crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Description = "of an earlier version"
+	if _, err := all.Update(t.Context(), crd, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	<-r.done
+	start(t, c)
+	eventually(t, "the next start brings it up to date", func() error {
+		crd, err := all.Get(t.Context(), own, metav1.GetOptions{})
+		if err == nil && crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Description != want {
+			err = errors.New("it is the earlier one")
+		}
+		return err
+	})
 }
 
 func TestInstalledCRDsAreKeptUpToDate(t *testing.T) {
