@@ -19,7 +19,8 @@ const (
 	// after it.
 	verdictNext verdict = "accepted_next"
 	// verdictConfirm: a deletion that was done already is asked for again, so
-	// its confirmation was lost.
+	// its confirmation was lost; or a work that was deleted is sent again, whose
+	// ID is used once, so its source forgot the deletion and has to be told.
 	verdictConfirm verdict = "confirmed_again"
 	// verdictDuplicate: the bundle is held already.
 	verdictDuplicate verdict = "duplicate"
@@ -79,6 +80,8 @@ func judgeGone(held *Record, b codec.Bundle, sent time.Time) verdict {
 		return verdictConfirm
 	case newer(held.Bundle, b), recurs(b.ID) && sent.After(held.end()):
 		return verdictAccept
+	case !recurs(b.ID):
+		return verdictConfirm
 	}
 	return verdictStale
 }
@@ -155,9 +158,9 @@ func waiting(held *Record, b codec.Bundle, sent time.Time) *Record {
 	return &next
 }
 
-// askedAgain is the tombstone of a work whose deletion is asked for once more,
-// with the confirmation for that generation. A late copy of an earlier deletion
-// moves nothing back.
+// askedAgain is the tombstone of a work whose deletion is to be confirmed once
+// more, with the confirmation for that generation. A late copy of an earlier
+// deletion, or of the work, moves nothing back.
 func askedAgain(held *Record, b codec.Bundle) *Record {
 	next := *held
 	next.Bundle.Generation = max(b.Generation, held.Bundle.Generation)

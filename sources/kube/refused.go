@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -78,38 +79,80 @@ func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, r
 	return nil
 }
 
-// refused says that a work has the condition of one that could not be sent. A
-// work that its cluster is ahead of is sent, in vain: only its reports tell when
-// that is over.
+// refused says that a work has the condition of one that could not be sent.
 func refused(w *workv1.ManifestWork) bool {
 	c := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched)
-	return c != nil && c.Reason != api.ReasonClusterAhead
+	return c != nil && !inVain(c)
 }
 
-// ahead says that a work has the condition of one that its cluster is ahead of.
+// ahead says that a work has the condition of one that is sent in vain: only its
+// reports tell when that is over.
 func ahead(w *workv1.ManifestWork) bool {
 	c := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched)
-	return c != nil && c.Reason == api.ReasonClusterAhead
+	return c != nil && inVain(c)
+}
+
+func inVain(c *metav1.Condition) bool {
+	return c.Reason == api.ReasonClusterAhead || c.Reason == api.ReasonClusterDeleted
+}
+
+// clusterDeleted says that the cluster deleted this generation of the work, or a
+// later one, and takes no part in it any more.
+func clusterDeleted(w *workv1.ManifestWork) bool {
+	c := meta.FindStatusCondition(w.Status.Conditions, api.ConditionDispatched)
+	return c != nil && c.Reason == api.ReasonClusterDeleted && c.ObservedGeneration == generation(w) && w.DeletionTimestamp == nil
 }
 
 // reportAhead takes a report on a later generation than there is: the hub was
 // restored from a backup, and the cluster ignores what is older than what it
-// has. The status is not that of this work, but its owner has to know. A work
-// that cannot be sent says that first.
+// has. The status is not that of this work, but its owner has to know.
 func (s *Source) reportAhead(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
-	var c metav1.Condition
-	behind := false
-	change := func(w *workv1.ManifestWork) *patchedStatus {
-		behind = !isAhead(w, r)
-		if behind || refused(w) {
-			return nil
-		}
-		c = metav1.Condition{
-			Type: api.ConditionDispatched, Status: metav1.ConditionFalse, ObservedGeneration: generation(w), Reason: api.ReasonClusterAhead,
+	return s.reportInVain(ctx, w, r, isAhead, func(w *workv1.ManifestWork) metav1.Condition {
+		return metav1.Condition{
+			Reason: api.ReasonClusterAhead,
 			Message: fmt.Sprintf("The cluster holds generation %d of this work, and this hub generation %d only, which the cluster "+
 				"ignores. Was the hub restored from a backup? Edit the work until its generation is above %d, or delete it.",
 				r.Generation, generation(w), r.Generation),
 		}
+	})
+}
+
+// isDeleted says that a report is on the deletion of a work that is not being
+// deleted, of its generation or a later one. Only where IDs never recur can that
+// be no other work than this.
+func isDeleted(w *workv1.ManifestWork, r codec.Report) bool {
+	id, err := uuid.Parse(r.ID)
+	return err == nil && id.Version() == 4 && w.DeletionTimestamp == nil && r.Generation >= generation(w)
+}
+
+// reportDeleted takes the confirmation of a deletion that this hub does not know:
+// it was restored from a backup that is older. The cluster remembers the
+// deletion, and ignores the work.
+func (s *Source) reportDeleted(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
+	return s.reportInVain(ctx, w, r, isDeleted, func(*workv1.ManifestWork) metav1.Condition {
+		return metav1.Condition{
+			Reason: api.ReasonClusterDeleted,
+			Message: fmt.Sprintf("The cluster deleted this work when this hub told it to, which the hub does not remember, and ignores it. "+
+				"Was the hub restored from a backup? If the work shall be there, create it anew, or edit it until its generation is above %d; "+
+				"if not, delete it.", r.Generation),
+		}
+	})
+}
+
+// reportInVain has a work say why its cluster ignores it. That is so while holds
+// says so of the work and the report. A work that cannot be sent says that first.
+func (s *Source) reportInVain(ctx context.Context, w *workv1.ManifestWork, r codec.Report,
+	holds func(*workv1.ManifestWork, codec.Report) bool, why func(*workv1.ManifestWork) metav1.Condition,
+) (sources.Verdict, error) {
+	var c metav1.Condition
+	over := false
+	change := func(w *workv1.ManifestWork) *patchedStatus {
+		over = !holds(w, r)
+		if over || refused(w) {
+			return nil
+		}
+		c = why(w)
+		c.Type, c.Status, c.ObservedGeneration = api.ConditionDispatched, metav1.ConditionFalse, generation(w)
 		conditions := slices.Clone(w.Status.Conditions)
 		if !meta.SetStatusCondition(&conditions, c) {
 			return nil
@@ -126,11 +169,11 @@ func (s *Source) reportAhead(ctx context.Context, w *workv1.ManifestWork, r code
 		return sources.Unknown, nil
 	case err != nil && !permanent(err):
 		return "", fmt.Errorf("write the %s condition of work %s/%s: %w", api.ConditionDispatched, w.Namespace, w.Name, err)
-	case behind:
+	case over:
 		return "", fmt.Errorf("save generation %d of work %s/%s: the cache does not have it yet", r.Generation, w.Namespace, w.Name)
 	case err == nil && c.Reason != "":
-		s.log.Warn("cluster holds a later generation of a work than this hub", "cluster", w.Namespace, "work", w.Name,
-			"id", r.ID, "generation", generation(w), "ahead", r.Generation)
+		s.log.Warn("cluster ignores a work, of which it has a later state than this hub", "cluster", w.Namespace, "work", w.Name,
+			"id", r.ID, "generation", generation(w), "ahead", r.Generation, "reason", c.Reason)
 		s.events.Eventf(w, nil, corev1.EventTypeWarning, c.Reason, "Dispatch", "%s", c.Message)
 	}
 	return sources.Stale, nil

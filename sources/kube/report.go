@@ -88,6 +88,9 @@ func (s *Source) Report(ctx context.Context, r codec.Report) (sources.Verdict, e
 // a backup: UIDs never recur, so there is nothing else that it can speak of.
 func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
 	early := func(w *workv1.ManifestWork) bool { return w.DeletionTimestamp == nil || r.Generation < generation(w) }
+	if isDeleted(w, r) {
+		return s.reportDeleted(ctx, w, r)
+	}
 	if early(w) {
 		return sources.Stale, nil
 	}

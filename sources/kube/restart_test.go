@@ -159,6 +159,53 @@ func TestRestoredHub(t *testing.T) {
 	})
 }
 
+// TestDeletedAfterTheBackup: the cluster remembers a deletion that the hub does
+// not, and ignores the work, which says so until the cluster takes part again.
+func TestDeletedAfterTheBackup(t *testing.T) {
+	h := startHub(t, mem.Options{})
+	a := h.agent()
+	w := h.create("web")
+	b := a.takeGeneration(w)
+	if got := h.report(a.reportOn(b, applied(1))); got != sources.Accepted {
+		t.Fatalf("verdict %s", got)
+	}
+	old := b
+	old.Generation = 0
+	if got := h.report(a.reportOn(old, gone())); got != sources.Stale || summary(h.mustGet("web")) != "Applied=True AppliedManifestWorkComplete" {
+		t.Errorf("Deleted, of an earlier generation: %s, conditions %s", got, summary(h.mustGet("web")))
+	}
+	deleted := b
+	deleted.Generation = 2
+	for range 2 {
+		if got := h.report(a.reportOn(deleted, gone())); got != sources.Stale {
+			t.Errorf("Deleted, of a work that is not: %s, want %s", got, sources.Stale)
+		}
+	}
+	saved := h.mustGet("web")
+	if got, want := summary(saved), "Applied=True AppliedManifestWorkComplete, Dispatched=False ClusterDeleted"; got != want || len(saved.Finalizers) == 0 {
+		t.Fatalf("conditions %s, want %s; finalizers %v", got, want, saved.Finalizers)
+	}
+	if c := saved.Status.Conditions[1]; !strings.Contains(c.Message, "above 2") || c.ObservedGeneration != 1 {
+		t.Errorf("condition of generation %d: %s", c.ObservedGeneration, c.Message)
+	}
+	h.eventOn(w, api.ReasonClusterDeleted)
+	if err := h.source.Refused(t.Context(), sources.Key{Cluster: h.cluster, ID: b.ID}, 1, nil); err != nil {
+		t.Error(err)
+	}
+	if got := h.mustGet("web"); got.ResourceVersion != saved.ResourceVersion {
+		t.Errorf("sent in vain: version %s became %s, conditions %s", saved.ResourceVersion, got.ResourceVersion, summary(got))
+	}
+	for _, data := range []string{"b", "c"} {
+		w = h.change("web", func(w *workv1.ManifestWork) { w.Spec.Workload.Manifests = manifests(data) })
+	}
+	if got := h.report(a.reportOn(a.takeGeneration(w), applied(3))); got != sources.Accepted {
+		t.Errorf("once the work is above: %s, want %s", got, sources.Accepted)
+	}
+	if got, want := summary(h.mustGet("web")), "Applied=True AppliedManifestWorkComplete"; got != want {
+		t.Errorf("conditions %s, want %s", got, want)
+	}
+}
+
 // TestStatusTooLargeToSave fits the wire and not etcd: it is dropped at once,
 // and the work says so.
 func TestStatusTooLargeToSave(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	workv1 "open-cluster-management.io/api/work/v1"
@@ -140,4 +141,77 @@ func TestRestoreUnderARunningHub(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestWorkDeletedAfterTheBackup: the restored hub has it again, and its cluster
+// remembers the deletion. Nothing brings it back but its owner.
+func TestWorkDeletedAfterTheBackup(t *testing.T) {
+	server := apitest.Start(t, apitest.Hub)
+	cluster, broker := server.Namespace(t), mem.NewBroker(mem.Options{})
+	h := startHubAt(t, server.Config(), cluster, broker, kube.Options{})
+	f := join(t, cluster, broker)
+	names, ids := []string{"edited", "deleted"}, map[string]string{}
+	for _, name := range names {
+		ids[name] = string(h.create(name).UID)
+	}
+	for _, name := range names {
+		h.eventually("the cluster has "+name, func() error {
+			if !f.has(ids[name]) || h.held()[ids[name]].Reported == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+	h.stop()
+	copied := backUp(t, server)
+	h = startHubAt(t, server.Config(), cluster, broker, kube.Options{})
+	for _, name := range names {
+		h.eventually("delete "+name, func() error {
+			w, err := h.get(name)
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			if err == nil && w.DeletionTimestamp == nil {
+				err = h.Delete(t.Context(), w)
+			}
+			return errors.Join(errors.New("still there"), err)
+		})
+	}
+	h.stop()
+	copied.restore(t)
+	h = startHubAt(t, server.Config(), cluster, broker, kube.Options{})
+	const deleted = "Applied=True AppliedManifestWorkComplete, Dispatched=False ClusterDeleted"
+	for _, name := range names {
+		h.eventually(name+" says that it is ignored", func() error {
+			if got := summary(h.mustGet(name)); got != deleted {
+				return errors.New(got)
+			}
+			return nil
+		})
+	}
+	h.awaitAgent("that is in sync", inSync)
+	for _, name := range names {
+		if f.has(ids[name]) {
+			t.Errorf("%s is on the cluster again", name)
+		}
+	}
+	for _, data := range []string{"b", "c"} {
+		h.change("edited", func(w *workv1.ManifestWork) { w.Spec.Workload.Manifests = manifests(data) })
+	}
+	h.eventually("the edited work is back", func() error {
+		if got := summary(h.mustGet("edited")); got != "Applied=True AppliedManifestWorkComplete" || !f.has(ids["edited"]) {
+			return errors.New(got)
+		}
+		return nil
+	})
+	if err := h.Delete(t.Context(), h.mustGet("deleted")); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the deleted work is gone", func() error {
+		if _, err := h.get("deleted"); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("still there: %v", err)
+		}
+		return nil
+	})
+	h.awaitAgent("all is in sync", inSync)
 }
