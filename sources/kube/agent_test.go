@@ -1,9 +1,11 @@
 package kube_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -420,4 +422,47 @@ func TestDeletionsBeyondTheLimitWait(t *testing.T) {
 	}
 	restarted.save(restarted.state(all...))
 	restarted.awaitAgent("the rest has room", tombstones(0, 1005))
+}
+
+// TestLargestRecordIsTaken by an API server on etcd's own limits, and with all
+// that an operator may ask for.
+func TestLargestRecordIsTaken(t *testing.T) {
+	h := startHub(t, mem.Options{})
+	s := h.state()
+	for i := range 5000 {
+		s.Unclaimed = append(s.Unclaimed, sources.Unclaimed{
+			ID: fmt.Sprintf("%05d%s", i, strings.Repeat("i", v1alpha1.MaxID-5)), Name: strings.Repeat("n", 1000), Generation: 1,
+		})
+	}
+	h.save(s)
+	agent, err := h.agentObject()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := len(agent.Status.Unclaimed)
+	if int(agent.Status.UnclaimedCount) != len(s.Unclaimed) || listed < 500 || listed > v1alpha1.MaxUnclaimed {
+		t.Errorf("%d of %d are listed, want as many as fit", listed, agent.Status.UnclaimedCount)
+	}
+	var ids []string
+	for _, u := range s.Unclaimed[:v1alpha1.MaxUnclaimed] {
+		ids = append(ids, u.ID)
+	}
+	h.ask(ids...)
+	// Its bytes are those of some of them; the others wait.
+	h.awaitAgent("as many deletions as fit", func(a *v1alpha1.Agent) bool {
+		return len(a.Status.Tombstones) > 500 && len(a.Spec.Delete)+len(a.Status.Tombstones) == len(ids)
+	})
+	s.Online = false
+	h.save(s)
+	agent, err = h.agentObject()
+	if err != nil || meta.IsStatusConditionTrue(agent.Status.Conditions, api.ConditionOnline) {
+		t.Errorf("the full record says that the agent is online: %v", err)
+	}
+	raw, err := json.Marshal(agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fields, err := json.Marshal(agent.ManagedFields); err != nil || len(fields) > 512<<10 {
+		t.Errorf("%d of %d bytes are names of fields, %v", len(fields), len(raw), err)
+	}
 }

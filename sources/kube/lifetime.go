@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fleetcast-io/fleetcast/codec"
@@ -58,12 +57,14 @@ func (s *Source) begin(ctx context.Context, name client.ObjectKey, above int64) 
 		epoch = rand.Text()
 	}
 	term = max(last, above) + 1
-	data := map[string]string{epochKey: epoch, termKey: strconv.FormatInt(term, 10)}
+	if have.Data == nil {
+		have.Data = map[string]string{}
+	}
+	have.Data[epochKey], have.Data[termKey] = epoch, strconv.FormatInt(term, 10)
 	if !exists {
-		made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}, Data: data}
-		return epoch, term, s.writer.Create(ctx, made, client.FieldOwner(fieldManager))
+		have.Namespace, have.Name = name.Namespace, name.Name
+		return epoch, term, s.writer.Create(ctx, have, client.FieldOwner(fieldManager))
 	}
 	// The version in it makes this fail if another replica was faster.
-	have.Data = data
 	return epoch, term, s.writer.Update(ctx, have, client.FieldOwner(fieldManager))
 }

@@ -69,6 +69,16 @@ func TestTermsRise(t *testing.T) {
 	if err := h.Get(t.Context(), key, kept); err != nil {
 		t.Fatal(err)
 	}
+	kept.Data["note"] = "of an operator"
+	if err := h.Update(t.Context(), kept); err != nil {
+		t.Fatal(err)
+	}
+	if _, fourth := begin(h, 0); fourth <= third {
+		t.Errorf("term %d, want more than %d", fourth, third)
+	}
+	if err := h.Get(t.Context(), key, kept); err != nil || kept.Data["note"] == "" {
+		t.Fatalf("the lead took what others keep there: %v, %v", kept.Data, err)
+	}
 	kept.Data["term"] = "soon"
 	if err := h.Update(t.Context(), kept); err != nil {
 		t.Fatal(err)

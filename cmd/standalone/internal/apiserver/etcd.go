@@ -58,7 +58,7 @@ func startEtcd(ctx context.Context, dir string, opts Options) (_ *etcdStore, err
 	config.UnsafeNoFsync = opts.UnsafeNoFsync
 	config.EnableGRPCGateway = false
 	config.QuotaBackendBytes = 8 << 30
-	config.MaxRequestBytes = 4 << 20
+	config.MaxRequestBytes = embed.DefaultMaxRequestBytes
 	// A lone member waits out an election timeout before it leads.
 	config.TickMs, config.ElectionMs = 50, 250
 	// The raft log is kept in memory for followers to catch up, and there are none.
