@@ -169,7 +169,7 @@ func TestWithheldOfAnOfflineCluster(t *testing.T) {
 	}
 	h.eventually("works are withheld", func() error {
 		if n, _, err := h.withheld(); err != nil || n != works-2 {
-			return fmt.Errorf("%d works say so, %v", n, err)
+			return errors.Join(fmt.Errorf("%d works say so", n), err)
 		}
 		return nil
 	})

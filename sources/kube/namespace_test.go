@@ -128,7 +128,7 @@ func TestNamespaceWaitsForItsCluster(t *testing.T) {
 			}
 			h.eventually("the record is gone", func() error {
 				if _, err := h.agentObject(); !apierrors.IsNotFound(err) {
-					return fmt.Errorf("still there: %v", err)
+					return errors.Join(errors.New("still there"), err)
 				}
 				if held := h.held(); len(held) > 0 {
 					return fmt.Errorf("held %v", held)

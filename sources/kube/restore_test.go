@@ -209,7 +209,7 @@ func TestWorkDeletedAfterTheBackup(t *testing.T) {
 	}
 	h.eventually("the deleted work is gone", func() error {
 		if _, err := h.get("deleted"); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("still there: %v", err)
+			return errors.Join(errors.New("still there"), err)
 		}
 		return nil
 	})

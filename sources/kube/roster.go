@@ -113,10 +113,15 @@ func (s *Source) statusOf(c *clusterRecord, now time.Time) v1alpha1.AgentStatus 
 	setUnconfirmed(&status, c.unconfirmed)
 	buried := func(id string) bool { _, ok := c.tombstones[id]; return ok }
 	if c.state == nil {
-		before := len(status.Unclaimed)
-		status.Unclaimed = slices.DeleteFunc(status.Unclaimed, func(u v1alpha1.UnclaimedWork) bool { return buried(u.ID) })
-		if gone := before - len(status.Unclaimed); gone > 0 {
-			status.UnclaimedCount = max(0, status.UnclaimedCount-int32(gone))
+		count := status.UnclaimedCount
+		status.Unclaimed = slices.DeleteFunc(status.Unclaimed, func(u v1alpha1.UnclaimedWork) bool {
+			if buried(u.ID) {
+				status.UnclaimedCount = max(0, status.UnclaimedCount-1)
+				return true
+			}
+			return false
+		})
+		if status.UnclaimedCount != count {
 			setUnclaimed(&status, "")
 		}
 		return status

@@ -66,14 +66,10 @@ func (c *clusterRecord) room(t v1alpha1.Tombstone) error {
 	return nil
 }
 
-// add makes the tombstone known, unless it is, and says so. The caller holds mu.
-func (c *clusterRecord) add(t v1alpha1.Tombstone) bool {
-	if _, ok := c.tombstones[t.ID]; ok {
-		return false
-	}
+// add makes a tombstone known that is not. The caller holds mu.
+func (c *clusterRecord) add(t v1alpha1.Tombstone) {
 	c.put(t)
 	c.changes++
-	return true
 }
 
 func (c *clusterRecord) put(t v1alpha1.Tombstone) *tombstone {
