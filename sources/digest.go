@@ -17,12 +17,45 @@ import (
 // worker. What is more is dropped: the agent comes again.
 const maxPages = codec.MaxEntries
 
+const (
+	// maxPageBytes bounds what these pages take, except for a single one, which
+	// codec bounds.
+	maxPageBytes = 8 << 20
+
+	// requestFor is how long a cluster may take to list what it was asked for.
+	requestFor = 5 * time.Minute
+)
+
+// A request is for the entries of an instance: of each bucket once.
+type request struct {
+	instance digest.Key
+	at       time.Time
+	listed   [digest.Buckets / 64]uint64 // The buckets that were listed since.
+}
+
+// take says whether a page is what was asked for, and notes its buckets.
+func (r *request) take(m codec.Entries, now time.Time) bool {
+	if m.Instance != r.instance || now.Sub(r.at) > requestFor {
+		return false
+	}
+	for _, b := range m.Buckets {
+		if r.listed[b/64]&(1<<(b%64)) != 0 {
+			return false
+		}
+	}
+	for _, b := range m.Buckets {
+		r.listed[b/64] |= 1 << (b % 64)
+	}
+	return true
+}
+
 // A talk is what a cluster said in the comparison of digests and was not taken
 // by a worker yet.
 type talk struct {
 	digest *codec.Digest
 	pages  []codec.Entries
-	works  int // That the pages list.
+	works  int // That the pages list,
+	bytes  int // and about what these take.
 }
 
 // takeDigest queues a digest. A newer one takes the place of an older one.
@@ -35,21 +68,37 @@ func (d *Dispatcher) takeDigest(cluster string, m codec.Digest) {
 	d.talks.AddAfter(cluster, struct{}{}, d.talkPause(cluster))
 }
 
-// takeEntries queues one page of what a cluster holds.
-func (d *Dispatcher) takeEntries(cluster string, m codec.Entries) error {
+// takeEntries queues one page of what a cluster holds, if it was asked for that,
+// and returns what becomes of it. Pages that come one after the other are
+// compared together, after the first.
+func (d *Dispatcher) takeEntries(cluster string, m codec.Entries) (result string) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	p, now := d.peerLocked(cluster), time.Now()
+	bytes := pageBytes(m)
+	if t := d.said[cluster]; t != nil && len(t.pages) > 0 &&
+		(t.works+len(m.Entries) > maxPages || t.bytes+bytes > maxPageBytes || len(t.pages) >= digest.Buckets) {
+		return resultOverflow
+	}
+	if !p.asked.take(m, now) {
+		return resultUnexpected
+	}
 	t := d.talkLocked(cluster)
-	full := len(t.pages) > 0 && (t.works+len(m.Entries) > maxPages || len(t.pages) >= digest.Buckets)
-	if !full {
-		t.pages = append(t.pages, m)
-		t.works += len(m.Entries)
+	t.pages = append(t.pages, m)
+	t.works += len(m.Entries)
+	t.bytes += bytes
+	d.talks.AddAfter(cluster, struct{}{}, d.options.ComparePause-now.Sub(p.comparedAt))
+	return resultOK
+}
+
+// pageBytes is about what a page takes.
+func pageBytes(m codec.Entries) int {
+	n := 0
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		n += 128 + len(e.ID) + len(e.Name) + len(e.Status)
 	}
-	d.mu.Unlock()
-	d.talks.Add(cluster, struct{}{})
-	if full {
-		return errors.New("more pages wait than this source keeps of one cluster; it comes again")
-	}
-	return nil
+	return n
 }
 
 func (d *Dispatcher) talkLocked(cluster string) *talk {
@@ -101,6 +150,9 @@ func (d *Dispatcher) answerTalk(ctx context.Context, cluster string) {
 	if t != nil && t.digest != nil {
 		p.answeredAt = time.Now()
 	}
+	if t != nil && len(t.pages) > 0 {
+		p.comparedAt = time.Now()
+	}
 	d.mu.Unlock()
 	if t == nil {
 		return
@@ -117,7 +169,7 @@ func (d *Dispatcher) answerTalk(ctx context.Context, cluster string) {
 // buckets it may not. held is what the source had at asOf or later.
 func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []Held, asOf time.Time, m *codec.Digest) {
 	excuses := d.excusesFor(cluster, held)
-	spec, status := expected(m.Instance, held, excuses, d.noStatus)
+	spec, status := expected(m.Instance, held, excuses, d.unsavedOf(cluster), d.noStatus)
 	specRoot, statusRoot := spec.Root(), status.Root()
 	_, term := d.leadership()
 	to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: keyDigest}
@@ -142,6 +194,10 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 		answer.Status = &all
 	}
 	d.metrics.digests.WithLabelValues(result).Inc()
+	// Before it is sent: the pages may come before the broker's confirmation.
+	d.mu.Lock()
+	d.peerLocked(cluster).asked = request{instance: m.Instance, at: time.Now()}
+	d.mu.Unlock()
 	d.answerWith(ctx, to, typeBuckets, answer)
 }
 
@@ -214,9 +270,12 @@ func (d *Dispatcher) claimLocked(cluster string, p *peer) {
 }
 
 // expected sums up under the key of an agent what it would have if it differed
-// from the source in nothing but what is excused. noStatus is the hash of an
+// from the source in nothing but what is excused. unsaved are the hashes of
+// statuses that the source can never save. noStatus is the hash of an
 // empty status, which agents leave empty.
-func expected(key digest.Key, held []Held, excuses map[string]excuse, noStatus string) (spec, status *digest.Set) {
+func expected(
+	key digest.Key, held []Held, excuses map[string]excuse, unsaved map[string]string, noStatus string,
+) (spec, status *digest.Set) {
 	spec, status = digest.NewSet(key), digest.NewSet(key)
 	add := func(x excuse, hash string) {
 		if !x.lacks {
@@ -225,9 +284,9 @@ func expected(key digest.Key, held []Held, excuses map[string]excuse, noStatus s
 		}
 	}
 	for _, h := range held {
-		hash := h.StatusHash
-		if hash == noStatus {
-			hash = ""
+		hash := normal(h.StatusHash, noStatus)
+		if theirs, ok := unsaved[h.ID]; ok {
+			hash = theirs // It differs for ever, whoever asks.
 		}
 		x, excused := excuses[h.ID]
 		switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,7 +120,7 @@ func TestEmptySourceDeletesNothing(t *testing.T) {
 		a.talk()
 		a.reports(gone)
 		expectTalk(t, "the bucket is told anew", a.talk(), "match, 18 unclaimed")
-		pass(5 * time.Second)
+		pass(2 * time.Minute) // So many changes are written later.
 		if state, _ := src.Agent("c1"); len(state.Unclaimed) != 18 {
 			t.Errorf("roster says %d unclaimed works, want 18", len(state.Unclaimed))
 		}
@@ -247,14 +248,32 @@ func TestDigestWaitsForTheSource(t *testing.T) {
 type stuck struct{ *memory.Source }
 
 func (s stuck) Held(ctx context.Context, cluster string) ([]sources.Held, error) {
-	switch cluster {
-	case "slow":
+	switch {
+	case strings.HasPrefix(cluster, "slow"):
 		<-ctx.Done()
 		return nil, ctx.Err()
-	case "panics":
+	case cluster == "panics":
 		panic("held")
 	}
 	return s.Source.Held(ctx, cluster)
+}
+
+// TestSlowClustersDoNotTakeAllWorkers: their turns end.
+func TestSlowClustersDoNotTakeAllWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTransport{}
+		run(t, stuck{memory.New(sourceID)}, f, sources.Options{})
+		f.ready()
+		for i := range 16 {
+			newScripted(t, f, fmt.Sprint("slow", i)).digest()
+		}
+		a := newScripted(t, f, "c1")
+		a.digest()
+		pass(2 * time.Minute)
+		if got := a.heard(); len(got) == 0 {
+			t.Error("no answer within two minutes: other clusters' lists take all workers")
+		}
+	})
 }
 
 func TestDigestsOfOtherClustersAreAnswered(t *testing.T) {
@@ -296,5 +315,82 @@ func TestStatusAloneDiffers(t *testing.T) {
 		b, _, _ := src.Bundle(t.Context(), src.Key("c1", "w3"))
 		a.reports(b)
 		a.syncs()
+	})
+}
+
+// TestEntriesAreTakenWhenAskedFor: whoever sends them all the time has nothing
+// published for it.
+func TestEntriesAreTakenWhenAskedFor(t *testing.T) {
+	for name, asked := range map[string]bool{"never asked": false, "asked": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, f := memory.New(sourceID), &fakeTransport{}
+				d := start(t, src, f, sources.Options{})
+				a := newScripted(t, f, "c1")
+				a.syncs()
+				for i := range 100 {
+					put(t, src, "c1", fmt.Sprint("w", i))
+				}
+				pass(time.Second)
+				if asked {
+					a.digest()
+				}
+				f.take()
+				all := make([]uint8, digest.Buckets)
+				for i := range all {
+					all[i] = uint8(i)
+				}
+				for range 50 {
+					a.says(codec.Entries{Agent: "c1-agent", Instance: a.instance, Buckets: all})
+					synctest.Wait()
+				}
+				pass(time.Second)
+				n, most, dropped := len(f.take()), 0, 50
+				if asked {
+					most, dropped = 100, 49
+				}
+				if n != most {
+					t.Errorf("50 small events had the hub publish %d events, want %d", n, most)
+				}
+				if got := countEvents(t, d, "unexpected"); int(got) != dropped {
+					t.Errorf("%v events counted as unexpected, want %d", got, dropped)
+				}
+			})
+		})
+	}
+}
+
+// TestStatusThatCannotBeSaved: the source can never save it, the cluster is not
+// asked for it again, and is in sync.
+func TestStatusThatCannotBeSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(bundle("c1", "a", 1)), &fakeTransport{}
+		content, err := bundle("c1", "a", 1).Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		src.held["c1"] = []sources.Held{{ID: "a", Generation: 1, Digest: content, StatusHash: "ab12"}}
+		src.report = func(codec.Report) (sources.Verdict, error) { return sources.Invalid, nil }
+		run(t, src, f, sources.Options{})
+		f.ready()
+		a := newScripted(t, f, "c1")
+		a.takes(bundle("c1", "a", 1))
+		a.reports(bundle("c1", "a", 1))
+		expectTalk(t, "before it is known to know digests", a.talk(), "differs", "a status?")
+		a.reports(bundle("c1", "a", 1))
+		expectTalk(t, "no status can come of asking", a.talk(), "match, 0 unclaimed")
+		// Another status; its report got lost.
+		e := a.holds["a"]
+		e.Status = "cd34"
+		a.holds["a"] = e
+		expectTalk(t, "another one is asked for", a.talk(), "differs", "a status?")
+		src.mu.Lock()
+		src.held["c1"][0].StatusHash = "cd34"
+		src.report = nil
+		src.mu.Unlock()
+		a.reports(bundle("c1", "a", 1))
+		e.Status = "cd34"
+		a.holds["a"] = e
+		expectTalk(t, "and saved", a.talk(), "match, 0 unclaimed")
 	})
 }

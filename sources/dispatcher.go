@@ -99,6 +99,8 @@ type Dispatcher struct {
 	down      error     // Why no session is established; nil if one is.
 	sessions  int       // How many were established.
 	sessionAt time.Time // When the last one was.
+	askedAll  time.Time // When all clusters were last asked for their digests,
+	answersBy time.Time // and when those that did not answer may be asked again.
 	fence     fence
 	answers   map[string]*answer           // Under way, by cluster.
 	refused   map[Key]refusal              // Works that cannot be sent.

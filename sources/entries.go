@@ -25,36 +25,36 @@ type difference struct {
 // the same. It decides nothing but by its arguments.
 func differences(held []Held, pages []codec.Entries, noStatus string) []difference {
 	var named [digest.Buckets]bool
-	listed := map[string]codec.Entry{}
+	var listed [digest.Buckets]map[string]codec.Entry
 	for _, page := range pages {
 		for _, bucket := range page.Buckets {
-			if named[bucket] {
-				// It was said again since, and all of it.
-				for id := range listed {
-					if digest.BucketOf(id) == bucket {
-						delete(listed, id)
-					}
-				}
-			}
-			named[bucket] = true
+			// If it was named before, it was said again since, and all of it.
+			named[bucket], listed[bucket] = true, nil
 		}
 		for _, e := range page.Entries {
-			listed[e.ID] = e
+			bucket := digest.BucketOf(e.ID)
+			if listed[bucket] == nil {
+				listed[bucket] = map[string]codec.Entry{}
+			}
+			listed[bucket][e.ID] = e
 		}
 	}
 	var out []difference
 	for _, h := range held {
-		if !named[digest.BucketOf(h.ID)] {
+		bucket := digest.BucketOf(h.ID)
+		if !named[bucket] {
 			continue
 		}
-		e, ok := listed[h.ID]
-		delete(listed, h.ID)
+		e, ok := listed[bucket][h.ID]
+		delete(listed[bucket], h.ID)
 		if diff := compare(h, e, ok, noStatus); diff.publish || diff.status || diff.cause != "" {
 			out = append(out, diff)
 		}
 	}
-	for id, e := range listed {
-		out = append(out, difference{id: id, entry: e, listed: true, ask: true})
+	for _, unknown := range listed {
+		for id, e := range unknown {
+			out = append(out, difference{id: id, entry: e, listed: true, ask: true})
+		}
 	}
 	return out
 }
@@ -62,11 +62,7 @@ func differences(held []Held, pages []codec.Entries, noStatus string) []differen
 // compare compares one work that the source holds.
 func compare(h Held, e codec.Entry, listed bool, noStatus string) difference {
 	diff := difference{id: h.ID, held: h, entry: e, listed: listed}
-	ours, theirs := h.StatusHash, e.Status
-	if ours == noStatus {
-		ours = ""
-	}
-	diff.status = listed && ours != theirs
+	diff.status = listed && normal(h.StatusHash, noStatus) != normal(e.Status, noStatus)
 	switch {
 	case listed && same(h, e):
 	case h.Withheld:
@@ -88,15 +84,32 @@ func compare(h Held, e codec.Entry, listed bool, noStatus string) difference {
 	return diff
 }
 
+// normal is the hash of a status, empty for that of an empty one.
+func normal(hash, noStatus string) string {
+	if hash == noStatus {
+		return ""
+	}
+	return hash
+}
+
 // compareEntries publishes what a cluster lacks, asks it for the statuses that
 // the source lacks, and remembers the differences that are left as they are.
 func (d *Dispatcher) compareEntries(ctx context.Context, cluster string, held []Held, pages []codec.Entries) {
 	d.dropExcuses(cluster, pages)
+	unsaved := d.unsavedOf(cluster)
 	var statuses []Held
 	for _, diff := range differences(held, pages, d.noStatus) {
+		if ctx.Err() != nil {
+			return
+		}
 		k := Key{Cluster: cluster, ID: diff.id}
 		if diff.publish && d.givenUp(k, diff.held.Generation) {
+			// No report follows then, so one that got lost is asked for.
 			diff.publish, diff.cause = false, causeRefused
+			diff.status = diff.listed && normal(diff.held.StatusHash, d.noStatus) != normal(diff.entry.Status, d.noStatus)
+		}
+		if hash, ok := unsaved[diff.id]; ok && hash == diff.entry.Status {
+			diff.status = false // It would be said again, and not be saved again.
 		}
 		switch {
 		case diff.ask:
@@ -166,29 +179,44 @@ func (d *Dispatcher) tooMany(cluster string) {
 // If the source remembers its deletion, that is sent. If it knows nothing of it,
 // the work may be what a lost backup knew, or another source's: it stays.
 func (d *Dispatcher) askSource(ctx context.Context, k Key, e codec.Entry) {
-	// The excuse comes first: whatever changes from here on ends it.
+	c, leave := d.judge(ctx, k, e)
+	if !leave {
+		return
+	}
 	d.mu.Lock()
-	p := d.peerLocked(k.Cluster)
-	ok := p.excuseLocked(k.ID, excuse{cause: causeUnclaimed, has: e})
+	ok := d.peerLocked(k.Cluster).excuseLocked(k.ID, excuse{cause: c, has: e})
 	d.mu.Unlock()
 	if !ok {
 		d.tooMany(k.Cluster)
 		return
 	}
+	// What changes from here on ends the excuse. What changed since the question
+	// was answered did not.
+	if now, leave := d.judge(ctx, k, e); !leave {
+		d.unexcuse(k)
+	} else if now != c {
+		d.recause(k, now)
+	}
+}
+
+// judge asks the source for a work that it does not list, and says whether the
+// cluster is left as it is. Otherwise what the source remembers is published, or
+// the next digest has the question come again.
+func (d *Dispatcher) judge(ctx context.Context, k Key, e codec.Entry) (c cause, leave bool) {
 	b, held, err := d.source.Bundle(ctx, k)
 	switch {
 	case errors.Is(err, ErrWithheld):
-		d.recause(k, causeWithheld)
+		return causeWithheld, true
 	case err != nil:
-		// Not known now. The next digest has the question come again.
-		d.unexcuse(k)
 		d.log.Debug("work of a cluster cannot be looked up", "cluster", k.Cluster, "id", k.ID, "err", err)
+		return "", false
 	case !held:
+		return causeUnclaimed, true
 	case b.Deleting() && e.Deleting && e.Generation >= b.Generation:
-		d.recause(k, causeLeaving)
+		return causeLeaving, true
 	default:
-		d.unexcuse(k)
 		d.works.Add(k.Cluster, k)
+		return "", false
 	}
 }
 

@@ -1,9 +1,12 @@
 package sources
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -152,7 +155,7 @@ func TestExpectedIsWhatTheClusterHas(t *testing.T) {
 		"withheld":  {cause: causeWithheld, has: codec.Entry{ID: "withheld", Generation: 1, Digest: digest.Content{2}, Status: "a"}, own: versionOf(held[3])},
 		"unclaimed": {cause: causeUnclaimed, has: codec.Entry{ID: "unclaimed", Generation: 9, Digest: digest.Content{3}, Status: "c"}},
 	}
-	spec, status := expected(key, held, excuses, "empty")
+	spec, status := expected(key, held, excuses, nil, "empty")
 	wantSpec, wantStatus := digest.NewSet(key), digest.NewSet(key)
 	for _, e := range []codec.Entry{
 		{ID: "plain", Generation: 1, Digest: digest.Content{1}, Status: "a"},
@@ -184,20 +187,85 @@ func TestExpectedIsWhatTheClusterHas(t *testing.T) {
 }
 
 // TestPagesAreBounded: a cluster that sends pages without end takes no more
-// than its share of memory.
+// than its share of memory, and each bucket is listed once for one question.
 func TestPagesAreBounded(t *testing.T) {
 	d := NewDispatcher("hub1", nil, nil, Options{})
-	page := codec.Entries{Buckets: []uint8{0}, Entries: slices.Repeat([]codec.Entry{{ID: "a"}}, codec.MaxEntries/2)}
-	dropped := 0
-	for range 10 {
-		if d.takeEntries("c1", page) != nil {
-			dropped++
+	page := func(bucket int, of codec.Entry, n int) codec.Entries {
+		return codec.Entries{Buckets: []uint8{uint8(bucket)}, Entries: slices.Repeat([]codec.Entry{of}, n)}
+	}
+	for name, tc := range map[string]struct {
+		reason string
+		page   func(i int) codec.Entries
+		want   string
+	}{
+		"works": {"half of all works that may wait", func(i int) codec.Entries { return page(i, codec.Entry{ID: "a"}, codec.MaxEntries/2) }, "ok 2 overflow 8"},
+		"bytes": {"3 MB each", func(i int) codec.Entries { return page(i, codec.Entry{ID: strings.Repeat("a", 1<<20)}, 3) }, "ok 2 overflow 8"},
+		"again": {"one question, one list", func(int) codec.Entries { return page(0, codec.Entry{ID: "a"}, 1) }, "ok 1 unexpected 9"},
+	} {
+		d.peerLocked(name).asked.at = time.Now()
+		results := map[string]int{}
+		for i := range 10 {
+			results[d.takeEntries(name, tc.page(i))]++
+		}
+		var got []string
+		for _, result := range slices.Sorted(maps.Keys(results)) {
+			got = append(got, fmt.Sprint(result, " ", results[result]))
+		}
+		if diff := cmp.Diff(tc.want, strings.Join(got, " ")); diff != "" {
+			t.Errorf("%s: %s (-want +got):\n%s", name, tc.reason, diff)
 		}
 	}
-	if dropped != 8 {
-		t.Errorf("%d of 10 pages of half the limit were dropped, want 8", dropped)
+	if got := d.takeEntries("never asked", page(0, codec.Entry{ID: "a"}, 1)); got != resultUnexpected {
+		t.Errorf("a page of a cluster that was not asked: %s, want %s", got, resultUnexpected)
 	}
-	if err := d.takeEntries("c2", page); err != nil {
-		t.Errorf("another cluster's page was dropped: %v", err)
+}
+
+// TestBucketsThatAreNamedAgainCostLittle: time grows with what was received, not
+// with its square.
+func TestBucketsThatAreNamedAgainCostLittle(t *testing.T) {
+	first := codec.Entries{Buckets: []uint8{7}}
+	for i := 0; len(first.Entries) < 2000; i++ {
+		if id := fmt.Sprint(i); digest.BucketOf(id) == 7 {
+			first.Entries = append(first.Entries, codec.Entry{ID: id, Generation: 1})
+		}
+	}
+	others := codec.Entries{}
+	for i := range digest.Buckets {
+		if i != 7 {
+			others.Buckets = append(others.Buckets, uint8(i))
+		}
+	}
+	allocations := func(pages []codec.Entries) float64 {
+		return testing.AllocsPerRun(3, func() {
+			if n := len(differences(nil, pages, "")); n != len(first.Entries) {
+				t.Errorf("%d works differ, want %d", n, len(first.Entries))
+			}
+		})
+	}
+	once := []codec.Entries{first}
+	if one, many := allocations(once), allocations(append(once, slices.Repeat([]codec.Entries{others}, 255)...)); many > one {
+		t.Errorf("%v allocations for one page, %v with empty ones after it", one, many)
+	}
+}
+
+// TestExcusesAreBounded in bytes as well as in number.
+func TestExcusesAreBounded(t *testing.T) {
+	p := &peer{}
+	name, n := strings.Repeat("n", 10_000), 0
+	for p.excuseLocked(strings.Repeat("i", 900)+fmt.Sprint(n), excuse{has: codec.Entry{Name: name}}) {
+		n++
+	}
+	if n < 1000 || p.excused > maxExcused {
+		t.Errorf("%d excuses take %d bytes, at most %d are allowed", n, p.excused, maxExcused)
+	}
+	for id := range p.excuses {
+		if got := len(p.excuses[id].has.Name); got > maxName {
+			t.Fatalf("a name of %d bytes is remembered", got)
+		}
+		p.excuseLocked(id, excuse{})
+		p.dropExcuse(id)
+	}
+	if p.excused != 0 {
+		t.Errorf("%d bytes are left of no excuses", p.excused)
 	}
 }

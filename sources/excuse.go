@@ -1,6 +1,11 @@
 package sources
 
-import "github.com/fleetcast-io/fleetcast/codec"
+import (
+	"maps"
+	"strings"
+
+	"github.com/fleetcast-io/fleetcast/codec"
+)
 
 // A cause is why a difference between source and cluster is left as it is.
 type cause string
@@ -46,15 +51,36 @@ func same(h Held, e codec.Entry) bool {
 	return h.Generation == e.Generation && h.Deleting == e.Deleting && (h.Deleting || h.Digest == e.Digest)
 }
 
+const (
+	// maxExcused is how many bytes the excuses of one cluster may take, beside
+	// there being at most MaxUnclaimed of them.
+	maxExcused = 4 << 20
+
+	// maxName is how much of the name of a work is remembered, which is for
+	// people: what Kubernetes allows.
+	maxName = 253
+)
+
+// size is about how many bytes an excuse takes.
+func (x excuse) size(id string) int { return 256 + 2*len(id) + len(x.has.Name) + len(x.has.Status) }
+
 // excuseLocked leaves a difference as it is. It says false if too many are.
 func (p *peer) excuseLocked(id string, x excuse) bool {
-	if _, known := p.excuses[id]; !known && len(p.excuses) >= MaxUnclaimed {
+	if len(x.has.Name) > maxName {
+		x.has.Name = strings.ToValidUTF8(x.has.Name[:maxName], "")
+	}
+	was, known := p.excuses[id]
+	bytes := p.excused + x.size(id)
+	if known {
+		bytes -= was.size(id)
+	}
+	if !known && len(p.excuses) >= MaxUnclaimed || bytes > maxExcused {
 		return false
 	}
 	if p.excuses == nil {
 		p.excuses = map[string]excuse{}
 	}
-	p.excuses[id] = x
+	p.excuses[id], p.excused = x, bytes
 	return true
 }
 
@@ -68,8 +94,48 @@ func (d *Dispatcher) unexcuse(k Key) {
 }
 
 func (p *peer) dropExcuse(id string) {
-	delete(p.excuses, id)
+	if x, ok := p.excuses[id]; ok {
+		p.excused -= x.size(id)
+		delete(p.excuses, id)
+	}
 	if len(p.excuses) == 0 {
 		p.excuses = nil // A map keeps its size.
 	}
 }
+
+// unsave remembers which status of a work the source can never save. It stands in
+// for the one that the source has until the cluster reports another.
+func (d *Dispatcher) unsave(k Key, hash string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.peerLocked(k.Cluster)
+	if !p.capable || hash == "" {
+		return
+	}
+	if _, known := p.unsaved[k.ID]; !known && len(p.unsaved) >= maxUnsaved {
+		return
+	}
+	if p.unsaved == nil {
+		p.unsaved = map[string]string{}
+	}
+	p.unsaved[k.ID] = hash
+}
+
+// resave forgets a status that could not be saved: there is another.
+func (d *Dispatcher) resave(k Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p, ok := d.peers[k.Cluster]; ok {
+		delete(p.unsaved, k.ID)
+	}
+}
+
+func (d *Dispatcher) unsavedOf(cluster string) map[string]string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.peerLocked(cluster).unsaved)
+}
+
+// maxUnsaved is how many statuses of one cluster are remembered that cannot be
+// saved. A cluster that has more of them goes on being asked for them.
+const maxUnsaved = 1000

@@ -133,3 +133,30 @@ func TestTooLargeIsExcusedForTheSession(t *testing.T) {
 		a.syncs()
 	})
 }
+
+// TestReportOnARefusedWork: the newest version cannot be sent, and what the
+// cluster said of the version that it has got lost.
+func TestReportOnARefusedWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		f.publish = func(_ brokers.Topic, m codec.Message) error {
+			if b, ok := m.(codec.Bundle); ok && b.Generation == 2 {
+				return fmt.Errorf("%w: big", brokers.ErrTooLarge)
+			}
+			return nil
+		}
+		start(t, src, f, sources.Options{})
+		b := put(t, src, "c1", "w")
+		a := newScripted(t, f, "c1")
+		a.syncs()
+		a.reports(b)
+		a.syncs()
+		put(t, src, "c1", "w")
+		pass(time.Minute)
+		a.syncs()
+		e := a.holds[b.ID]
+		e.Status = "ab12"
+		a.holds[b.ID] = e
+		expectTalk(t, "its report is asked for", a.talk(), "differs", b.ID+" status?")
+	})
+}

@@ -19,10 +19,10 @@ const (
 	// its source, after a dot: copies of one state lead differently.
 	epochSuffix = 8
 
-	// disputeMin and disputeMax bound the pause between two questions to all
-	// clusters whom they follow, and disputeMax the one between two leads.
-	disputeMin = time.Minute
-	disputeMax = time.Hour
+	// disputeLeast and disputeMost bound the pause between two questions to all
+	// clusters whom they follow, and disputeMost the one between two leads.
+	disputeLeast = time.Minute
+	disputeMost  = time.Hour
 
 	// disputeRounds is how often all clusters are asked before those that are
 	// offline do not count any more, and how often more than half of them have to
@@ -153,10 +153,11 @@ func (d *Dispatcher) named(cluster string, l lead) {
 	if epoch, ours := f.led[l.term]; ours && (l.epoch == epoch || l.epoch == "") {
 		p.followed = true
 	}
-	if f.lead.term > 0 && l == (lead{term: f.lead.term}) {
-		// It heard an answer in this term and no hello. Until it does, nobody knows
-		// which of two leads of the term it follows.
+	if f.lead.term > 0 && l.term == f.lead.term && f.lead.above(l) {
+		// It did not hear this hub's hello, and answers tell it no more than the
+		// term: it may follow another hub that leads in the same one.
 		d.expectLocked(cluster, d.options.ComparePause)
+		d.vigilLocked(cluster).wanted = p.heardAt.Add(1) // Another one than this, whatever the clock's grain.
 	}
 	weigh := f.lead.term > 0 && f.fenced == nil && l.rivals(f.lead)
 	if weigh {
@@ -263,10 +264,10 @@ func (d *Dispatcher) weighs(now time.Time) (fenced bool) {
 		if f.confirmed >= disputeRounds {
 			// No hub takes so long to take over. Those few do not listen to this one
 			// until its term is above what they heard.
-			d.outbidLocked(now, disputeMax)
+			d.outbidLocked(now, disputeMost)
 		}
 		f.rounds++
-		f.asking.take(now, disputeMin, disputeMax)
+		f.asking.take(now, disputeLeast, disputeMost)
 		d.answerRivalsSoon()
 	}
 	return false
@@ -279,7 +280,7 @@ func (d *Dispatcher) outbidLocked(now time.Time, least time.Duration) {
 		return
 	}
 	f.outbid = true
-	f.outbids.take(now, least, disputeMax)
+	f.outbids.take(now, least, disputeMost)
 	d.answerRivalsSoon()
 }
 

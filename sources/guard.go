@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,8 +53,13 @@ func (g *guard) Bundle(ctx context.Context, k Key) (b codec.Bundle, held bool, e
 	return g.source.Bundle(ctx, k)
 }
 
-// Held implements Source.
+// heldTimeout bounds how long one cluster may take a worker that others wait for.
+const heldTimeout = 30 * time.Second
+
+// Held implements Source. It gives up after a while.
 func (g *guard) Held(ctx context.Context, cluster string) (held []Held, err error) {
+	ctx, cancel := context.WithTimeout(ctx, heldTimeout)
+	defer cancel()
 	defer g.recovered("list works", Key{Cluster: cluster}, &err)
 	return g.source.Held(ctx, cluster)
 }

@@ -46,6 +46,7 @@ func (d *Dispatcher) helloAll(ctx context.Context) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.askedAll, d.answersBy = time.Now(), time.Now().Add(spread+helloGrace)
 	for cluster, p := range d.peers {
 		if p.capable && p.online {
 			d.expectLocked(cluster, spread+helloGrace)
@@ -55,6 +56,9 @@ func (d *Dispatcher) helloAll(ctx context.Context) {
 
 // helloCluster asks one cluster for its digest.
 func (d *Dispatcher) helloCluster(ctx context.Context, cluster string) {
+	d.mu.Lock()
+	d.peerLocked(cluster).helloAt = time.Now()
+	d.mu.Unlock()
 	err := d.hello(ctx, brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: keyHello}, 0)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, brokers.ErrUnavailable) {
 		d.once.warn("hello"+cluster, "cluster cannot be asked for its digest", "cluster", cluster, "err", err)

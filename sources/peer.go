@@ -27,7 +27,14 @@ type peer struct {
 	inSync     bool
 	syncedAt   time.Time // When it had all, by its last digest that said so.
 
+	comparedAt time.Time // The last comparison with its entries.
+	asked      request
+	helloAt    time.Time // The last hello to it alone.
+	saves      time.Time // When the writes of its record so far would be due, one a minute.
+
 	excuses   map[string]excuse
+	excused   int               // About how many bytes they take.
+	unsaved   map[string]string // Hashes of statuses that can never be saved, by ID.
 	unclaimed []Unclaimed
 	notedAt   map[string]time.Time // When the source was last told of a drop, by reason.
 }

@@ -71,7 +71,8 @@ func (p *peer) tell(agent string, capabilities []string) bool {
 	capable := slices.Contains(told, codec.CapDigest)
 	if p.capable && !capable {
 		// Another agent took its place. Nothing that was said of digests counts.
-		p.excuses, p.unclaimed, p.instances, p.inSync = nil, nil, nil, false
+		p.excuses, p.excused, p.unsaved = nil, 0, nil
+		p.unclaimed, p.instances, p.inSync, p.asked = nil, nil, false, request{}
 		p.names, p.followed = lead{}, false
 	}
 	p.capable = capable

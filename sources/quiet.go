@@ -32,9 +32,12 @@ func (d *Dispatcher) published(cluster string) {
 	v.last = now
 }
 
-// expectLocked asks a cluster for its digest if none came after some time.
+// expectLocked asks a cluster for its digest if none came after some time, and
+// not before ComparePause since it was last asked.
 func (d *Dispatcher) expectLocked(cluster string, wait time.Duration) {
-	d.vigilLocked(cluster).wanted = time.Now()
+	now := time.Now()
+	d.vigilLocked(cluster).wanted = now
+	wait = max(wait, d.options.ComparePause-now.Sub(d.peerLocked(cluster).helloAt))
 	d.checks.AddAfter(cluster, struct{}{}, wait)
 }
 
@@ -66,11 +69,18 @@ func (d *Dispatcher) checkCluster(ctx context.Context, cluster string) {
 		d.mu.Unlock()
 		return
 	}
-	if wait := v.quietIn(time.Now()); wait > 0 {
+	now := time.Now()
+	wait := v.quietIn(now)
+	if p := d.peerLocked(cluster); p.heardAt.Before(d.askedAll) {
+		// Its answer may be coming: all clusters were asked, and spread theirs.
+		wait = max(wait, d.answersBy.Sub(now))
+	}
+	if wait > 0 {
 		d.mu.Unlock()
 		d.checks.AddAfter(cluster, struct{}{}, wait)
 		return
 	}
+	last := v.last
 	d.mu.Unlock()
 
 	held, err := d.source.Held(ctx, cluster)
@@ -85,8 +95,18 @@ func (d *Dispatcher) checkCluster(ctx context.Context, cluster string) {
 
 	d.mu.Lock()
 	p := d.peerLocked(cluster)
-	if !p.capable || !p.online || d.provenLocked(cluster, p, v, held) {
+	switch {
+	case !p.capable || !p.online:
 		delete(d.vigils, cluster)
+		d.mu.Unlock()
+		return
+	case d.provenLocked(cluster, p, v, held):
+		if v.last.Equal(last) {
+			delete(d.vigils, cluster)
+		} else {
+			// What was published meanwhile may not be in held.
+			d.checks.AddAfter(cluster, struct{}{}, quietAfter)
+		}
 		d.mu.Unlock()
 		return
 	}

@@ -1,11 +1,15 @@
 package sources_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/sources"
 	"github.com/fleetcast-io/fleetcast/sources/memory"
@@ -120,6 +124,107 @@ func TestUnorderedReportOfAKnownAgent(t *testing.T) {
 			if _, ok := m.(codec.StatusResync); ok {
 				t.Error("asked for statuses with a list of all works")
 			}
+		}
+	})
+}
+
+// lister is a source that does something once while it lists works.
+type lister struct {
+	*memory.Source
+
+	mu    sync.Mutex
+	after func()
+}
+
+func (s *lister) Held(ctx context.Context, cluster string) ([]sources.Held, error) {
+	held, err := s.Source.Held(ctx, cluster)
+	s.mu.Lock()
+	after := s.after
+	s.after = nil
+	s.mu.Unlock()
+	if after != nil {
+		after()
+	}
+	return held, err
+}
+
+// TestPublishedWhileItIsLookedAt: a work is published and lost while an earlier
+// one is found to be there.
+func TestPublishedWhileItIsLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := &lister{Source: memory.New(sourceID)}, &fakeTransport{}
+		d := run(t, src, f, sources.Options{CompareInterval: 24 * time.Hour})
+		src.Notify(d.Changed)
+		f.ready()
+		a := newScripted(t, f, "c1")
+		a.syncs()
+		pass(time.Minute)
+		b := put(t, src.Source, "c1", "w0")
+		synctest.Wait()
+		a.takes(b)
+		a.reports(b)
+		a.heard()
+		src.mu.Lock()
+		src.after = func() {
+			put(t, src.Source, "c1", "w1")
+			<-time.After(100 * time.Millisecond)
+		}
+		src.mu.Unlock()
+		hellos := 0
+		for range 60 {
+			pass(10 * time.Second)
+			a.beats(true)
+			hellos += a.hellos()
+		}
+		if hellos == 0 {
+			t.Error("nobody looked after a lost work in ten minutes")
+		}
+	})
+}
+
+// TestUnorderedReportsAreAskedForWithPauses, as after a restart of the source.
+func TestUnorderedReportsAreAskedForWithPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := newSource(), &fakeTransport{}
+		src.report = func(codec.Report) (sources.Verdict, error) { return sources.Unordered, nil }
+		run(t, src, f, sources.Options{})
+		f.ready()
+		a := newScripted(t, f, "c1")
+		a.digest()
+		pass(time.Minute)
+		a.heard()
+		for i := range 200 {
+			f.deliver(t, toSource("c1"), encode(t, report(t, bundle("c1", fmt.Sprint("w", i), 1), codec.Sequence(i+1)), codec.Update))
+			pass(5 * time.Millisecond)
+		}
+		pass(3 * time.Second)
+		if n := a.hellos(); n < 1 || n > 3 {
+			t.Errorf("200 reports in a second had the hub ask the cluster for its digest %d times, want 1 to 3", n)
+		}
+	})
+}
+
+// TestSpreadIsLeftToTheClusters: all were asked with a spread, and what happens
+// meanwhile is no reason to ask one of them before it is over.
+func TestSpreadIsLeftToTheClusters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		a.syncs()
+		pass(time.Minute)
+		f.sub.Ready(brokers.Session{})
+		a.heard()
+		a.beats(false)
+		a.beats(true)
+		put(t, src, "c1", "w")
+		pass(25 * time.Second)
+		if n := a.hellos(); n > 0 {
+			t.Errorf("asked %d times, want that it is given the time that all were given", n)
+		}
+		pass(30 * time.Second)
+		if n := a.hellos(); n == 0 {
+			t.Error("not asked although it did not answer")
 		}
 	})
 }

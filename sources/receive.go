@@ -39,13 +39,16 @@ func (d *Dispatcher) handle(_ context.Context, in brokers.Delivery) {
 	case codec.Digest:
 		d.announced(in, typeDigest, sign{
 			agent: m.Agent, instance: m.Instance, capabilities: append([]string{codec.CapDigest}, m.Capabilities...),
-		}, func(cluster string) error { d.takeDigest(cluster, m); return nil })
+		}, func(cluster string) string { d.takeDigest(cluster, m); return resultOK })
 	case codec.Entries:
 		d.announced(in, typeEntries, sign{agent: m.Agent, instance: m.Instance},
-			func(cluster string) error { return d.takeEntries(cluster, m) })
+			func(cluster string) string { return d.takeEntries(cluster, m) })
 	case codec.Presence:
 		if !m.Online {
-			d.announced(in, typePresence, sign{}, func(cluster string) error { d.left(cluster, m.Instance); return nil })
+			d.announced(in, typePresence, sign{}, func(cluster string) string {
+				d.left(cluster, m.Instance)
+				return resultOK
+			})
 			return
 		}
 		d.announced(in, typePresence, sign{agent: m.Agent, instance: m.Instance}, nil)
@@ -56,10 +59,12 @@ func (d *Dispatcher) handle(_ context.Context, in brokers.Delivery) {
 
 // announced takes one of the events that OCM does not have. Cluster and source
 // are those of its address. It is settled whatever becomes of it, since its
-// agent says it again, but for one on a lane where it has no business. A sign
-// without an instance is none of life.
-func (d *Dispatcher) announced(in brokers.Delivery, typ string, s sign, take func(cluster string) error) {
-	if in.From.Lane != brokers.ToSource || in.From.Source != d.id {
+// agent says it again, but for one on a lane where it has no business. Presence
+// may come to all sources: an agent of several has one last will. A sign without
+// an instance is none of life. take returns the label of what became of it.
+func (d *Dispatcher) announced(in brokers.Delivery, typ string, s sign, take func(cluster string) string) {
+	toAll := in.From.Lane == brokers.ToAllSources && typ == typePresence
+	if !toAll && (in.From.Lane != brokers.ToSource || in.From.Source != d.id) {
 		d.reject(in, typ, resultMismatch, fmt.Errorf("%s on the lane of %s is not for source %q", typ, in.From, d.id))
 		return
 	}
@@ -67,8 +72,8 @@ func (d *Dispatcher) announced(in brokers.Delivery, typ string, s sign, take fun
 	switch {
 	case s.instance != (digest.Key{}) && !d.seen(in.From.Cluster, s):
 		result = resultStale
-	case take != nil && take(in.From.Cluster) != nil:
-		result = resultOverflow
+	case take != nil:
+		result = take(in.From.Cluster)
 	}
 	d.metrics.received(typ, result)
 	in.Done(nil)

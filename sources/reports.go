@@ -118,7 +118,9 @@ func (d *Dispatcher) judged(k Key, p *pendingReport, verdict Verdict) {
 	switch verdict {
 	case Accepted, Unordered, Unchanged:
 		d.reported(k, p.report.Generation)
+		d.resave(k)
 	case Invalid:
+		d.unsave(k, p.report.Hash)
 		d.note(drop{k, resultInvalid, errInvalidStatus})
 	case Stale, Foreign, Unknown, verdictFailed:
 	}

@@ -70,12 +70,21 @@ const (
 
 	// rosterPause is how long a change of an agent waits for others.
 	rosterPause = time.Second
+
+	// rosterBurst is how often the record of one agent may be written in a row,
+	// and rosterInterval how often from then on: one that comes and goes all the
+	// time costs the source's store no more than others. What is true in the end
+	// is always written.
+	rosterBurst    = 5
+	rosterInterval = time.Minute
 )
 
 // saveLocked has the Roster hear of the state of an agent soon.
 func (d *Dispatcher) saveLocked(cluster string) {
 	if d.source.roster != nil {
-		d.agents.AddAfter(cluster, struct{}{}, rosterPause)
+		now := time.Now()
+		wait := later(d.peerLocked(cluster).saves, now).Sub(now) - (rosterBurst-1)*rosterInterval
+		d.agents.AddAfter(cluster, struct{}{}, max(wait, rosterPause))
 	}
 }
 
@@ -99,6 +108,7 @@ func (d *Dispatcher) saveAgent(ctx context.Context, cluster string) {
 	}
 	// Its slices are never written to, only replaced.
 	s := p.state(cluster)
+	p.saves = later(p.saves, time.Now()).Add(rosterInterval)
 	d.mu.Unlock()
 	err := d.source.SaveAgent(ctx, s)
 	if err == nil {

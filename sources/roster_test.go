@@ -121,3 +121,29 @@ func TestNextDispatcherStartsFromTheRoster(t *testing.T) {
 		expectTalk(t, "back", away.talk(), "differs", id("away", "w")+"@1")
 	})
 }
+
+// TestRosterIsWrittenWithPauses for a cluster that comes and goes all the time,
+// and knows what is true in the end.
+func TestRosterIsWrittenWithPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := &flaky{Source: memory.New(sourceID)}, &fakeTransport{}
+		run(t, src, f, sources.Options{})
+		f.ready()
+		a := newScripted(t, f, "c1")
+		a.digest()
+		for i := range 3600 {
+			a.beats(i%2 == 0)
+			pass(time.Second)
+		}
+		pass(2 * time.Minute)
+		src.mu.Lock()
+		defer src.mu.Unlock()
+		n := len(src.saved)
+		if n < 30 || n > 70 {
+			t.Errorf("one cluster had its record written %d times in an hour, want about once a minute", n)
+		}
+		if src.saved[n-1].Online {
+			t.Error("saved as online last, though it left")
+		}
+	})
+}
