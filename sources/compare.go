@@ -180,6 +180,8 @@ func (d *Dispatcher) toCompare(clusters []string) []string {
 			delete(d.peers, cluster)
 		case p.capable && p.online && time.Since(later(p.heardAt, d.sessionAt)) >= d.options.CompareInterval:
 			out = append(out, cluster)
+		case p.capable && !p.online && !has:
+			d.saveLocked(cluster) // The source may not know it any more.
 		}
 	}
 	return out

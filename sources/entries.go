@@ -67,6 +67,8 @@ func compare(h Held, e codec.Entry, listed bool, noStatus string) difference {
 	case listed && same(h, e):
 	case h.Withheld:
 		diff.cause = causeWithheld
+	case !listed && h.Gone:
+		diff.cause = causeAhead
 	case !listed:
 		diff.publish = true
 	case h.Deleting && e.Deleting && e.Generation > h.Generation:

@@ -32,6 +32,14 @@ func TestCompare(t *testing.T) {
 			held:   Held{Generation: 3, Digest: one, StatusHash: none}, entry: &codec.Entry{Generation: 3, Digest: one},
 		},
 		"missing": {reason: "it lacks the work", held: Held{Generation: 3}, want: "publish"},
+		"deleted by a source that forgot": {
+			reason: "it ignores the work until that is edited",
+			held:   Held{Generation: 3, Digest: one, Gone: true}, want: "ahead",
+		},
+		"deleted, and made again": {
+			reason: "what it has counts",
+			held:   Held{Generation: 3, Digest: one, Gone: true}, entry: &codec.Entry{Generation: 2, Digest: one}, want: "publish",
+		},
 		"older": {
 			reason: "it lacks the version; the status follows",
 			held:   Held{Generation: 3, Digest: one, StatusHash: "a"}, entry: &codec.Entry{Generation: 2, Digest: one, Status: "b"}, want: "publish",

@@ -35,11 +35,12 @@ type version struct {
 	generation int64
 	deleting   bool
 	withheld   bool
+	gone       bool
 	digest     [32]byte
 }
 
 func versionOf(h Held) version {
-	v := version{held: true, generation: h.Generation, deleting: h.Deleting, withheld: h.Withheld, digest: h.Digest}
+	v := version{held: true, generation: h.Generation, deleting: h.Deleting, withheld: h.Withheld, gone: h.Gone, digest: h.Digest}
 	if v.deleting {
 		v.digest = [32]byte{}
 	}

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -16,6 +17,10 @@ const (
 
 	// watchInterval is how often the peers are looked at.
 	watchInterval = 10 * time.Second
+
+	// silenceSpread is the time over which the source hears of clusters that were
+	// lost together.
+	silenceSpread = 20 * time.Second
 )
 
 // A sign is what an event tells of its sender, apart from what it is about.
@@ -99,7 +104,9 @@ func (d *Dispatcher) left(cluster string, instance digest.Key) {
 	if n := len(p.instances); n > 0 && p.instances[n-1].key != instance {
 		return // It was replaced already.
 	}
-	d.offlineLocked(cluster, p, "it said so, or the broker did")
+	if d.offlineLocked(cluster, p, "it said so, or the broker did") {
+		d.saveLocked(cluster)
+	}
 }
 
 // gone takes the broker's hint that the agent of a cluster is away. If it is
@@ -107,18 +114,19 @@ func (d *Dispatcher) left(cluster string, instance digest.Key) {
 func (d *Dispatcher) gone(cluster string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p, ok := d.peers[cluster]; ok {
-		d.offlineLocked(cluster, p, "the broker lost its connection")
+	if p, ok := d.peers[cluster]; ok && d.offlineLocked(cluster, p, "the broker lost its connection") {
+		d.saveLocked(cluster)
 	}
 }
 
-func (d *Dispatcher) offlineLocked(cluster string, p *peer, why string) {
+// offlineLocked says whether it is news.
+func (d *Dispatcher) offlineLocked(cluster string, p *peer, why string) bool {
 	if !p.capable || !p.online {
-		return
+		return false
 	}
 	p.online, p.since = false, time.Now()
-	d.saveLocked(cluster)
 	d.log.Debug("cluster is offline; nothing is published to it until it returns", "cluster", cluster, "why", why)
+	return true
 }
 
 // watchPeers finds clusters that say nothing any more, and other things that
@@ -148,7 +156,10 @@ func (d *Dispatcher) watch(now time.Time) {
 		}
 		// While this end has no session, it is the one that is away.
 		if d.down == nil && now.Sub(later(p.lastSeen, d.sessionAt)) > awayAfter {
-			d.offlineLocked(cluster, p, "it said nothing for "+awayAfter.String())
+			if d.offlineLocked(cluster, p, "it said nothing for "+awayAfter.String()) {
+				// With it may be all that a broker lost.
+				d.saveAfterLocked(cluster, rand.N(silenceSpread))
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -15,8 +16,9 @@ type Roster interface {
 	Agents(ctx context.Context) ([]AgentState, error)
 
 	// SaveAgent keeps the state of one agent. It is called when something of it
-	// changed other than LastSeen, never concurrently for one cluster, and after
-	// an error again with what is true then.
+	// changed other than LastSeen, and now and then for an offline agent whose
+	// cluster has no works; never concurrently for one cluster, and after an error
+	// again with what is true then.
 	SaveAgent(ctx context.Context, s AgentState) error
 }
 
@@ -80,11 +82,14 @@ const (
 )
 
 // saveLocked has the Roster hear of the state of an agent soon.
-func (d *Dispatcher) saveLocked(cluster string) {
+func (d *Dispatcher) saveLocked(cluster string) { d.saveAfterLocked(cluster, 0) }
+
+// saveAfterLocked is saveLocked after a delay.
+func (d *Dispatcher) saveAfterLocked(cluster string, delay time.Duration) {
 	if d.source.roster != nil {
 		now := time.Now()
 		wait := later(d.peerLocked(cluster).saves, now).Sub(now) - (rosterBurst-1)*rosterInterval
-		d.agents.AddAfter(cluster, struct{}{}, max(wait, rosterPause))
+		d.agents.AddAfter(cluster, struct{}{}, max(wait, rosterPause+delay))
 	}
 }
 
@@ -113,6 +118,15 @@ func (d *Dispatcher) saveAgent(ctx context.Context, cluster string) {
 	err := d.source.SaveAgent(ctx, s)
 	if err == nil {
 		d.agents.Forget(cluster, struct{}{})
+		return
+	}
+	if errors.Is(err, ErrNoCluster) {
+		d.agents.Forget(cluster, struct{}{})
+		d.mu.Lock()
+		if p := d.peers[cluster]; p != nil && !p.online {
+			delete(d.peers, cluster)
+		}
+		d.mu.Unlock()
 		return
 	}
 	if ctx.Err() != nil {

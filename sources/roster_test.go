@@ -3,6 +3,7 @@ package sources_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,51 @@ func TestRosterHearsOfTransitionsOnly(t *testing.T) {
 		defer src.mu.Unlock()
 		if before != 1 || len(src.saved) != before {
 			t.Errorf("saved %d and %d times, want once and never again", before, len(src.saved)-before)
+		}
+	})
+}
+
+// homeless is a roster without a place for agents that are offline.
+type homeless struct {
+	*memory.Source
+
+	mu    sync.Mutex
+	calls int
+}
+
+func (s *homeless) SaveAgent(_ context.Context, a sources.AgentState) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if a.Online {
+		return nil
+	}
+	return fmt.Errorf("save the agent of %s: %w", a.Cluster, sources.ErrNoCluster)
+}
+
+// TestClusterIsForgotten once its agent is offline and its source knows nothing of
+// it.
+func TestClusterIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := &homeless{Source: memory.New(sourceID)}, &fakeTransport{}
+		d := run(t, src, f, sources.Options{})
+		f.ready()
+		a := newScripted(t, f, "c1")
+		a.syncs()
+		pass(time.Minute)
+		if got := value(t, d, "fleetcast_clusters", "state", "online"); got != 1 {
+			t.Fatalf("%v clusters are online, want the one", got)
+		}
+		a.beats(false)
+		pass(time.Minute)
+		if on, off := value(t, d, "fleetcast_clusters", "state", "online"), value(t, d, "fleetcast_clusters", "state", "offline"); on != 0 || off != 0 {
+			t.Errorf("%v clusters are online, %v offline; want none", on, off)
+		}
+		pass(3 * time.Hour)
+		src.mu.Lock()
+		defer src.mu.Unlock()
+		if src.calls != 2 {
+			t.Errorf("the source heard of it %d times, want twice", src.calls)
 		}
 	})
 }

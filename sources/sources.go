@@ -52,6 +52,11 @@ var (
 	// hears of it as of any refusal. It is tried again when the work changes.
 	ErrWithheld = errors.New("deletion withheld until it is confirmed")
 
+	// ErrNoCluster is wrapped by Roster.SaveAgent of a cluster of which the source
+	// has nothing but the state of an agent that is offline, and no place for it.
+	// The dispatcher then forgets the cluster.
+	ErrNoCluster = errors.New("no such cluster")
+
 	// ErrFenced is wrapped by Dispatcher.Ready when another hub leads under this
 	// source ID. See Lifetime.
 	ErrFenced = errors.New("fenced: another hub leads under this source ID")
@@ -99,6 +104,10 @@ type Held struct {
 	Digest digest.Content
 	// Withheld says that the deletion waits for a confirmation, see ErrWithheld.
 	Withheld bool
+	// Gone says that the cluster deleted this generation, or a later one, on the
+	// word of a source that does not remember it, and ignores the work until that
+	// has a later one. That the cluster lacks it is then no difference.
+	Gone bool
 	// Reported is the generation of the last accepted report, 0 if none.
 	Reported int64
 	// StatusHash is the status hash as the source holds it; a work without a

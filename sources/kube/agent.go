@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
+	"github.com/fleetcast-io/fleetcast/sources"
 )
 
 const (
@@ -58,7 +59,7 @@ func (s *Source) Run(ctx context.Context) error {
 				if stop {
 					return
 				}
-				if err := s.reconcile(ctx, cluster); err != nil && ctx.Err() == nil && !errors.Is(err, errForgotten) {
+				if err := s.reconcile(ctx, cluster); err != nil && ctx.Err() == nil && !errors.Is(err, sources.ErrNoCluster) {
 					s.log.Warn("the record of a cluster's agent was not saved, trying again", "cluster", cluster, "err", err)
 					queue.AddRateLimited(cluster)
 				} else {
@@ -91,7 +92,7 @@ func (s *Source) flush(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	for _, cluster := range due {
-		if err := s.saveRecord(ctx, cluster); err != nil && !errors.Is(err, errForgotten) {
+		if err := s.saveRecord(ctx, cluster); err != nil && !errors.Is(err, sources.ErrNoCluster) {
 			s.log.Info("tombstones were not saved at the end", "cluster", cluster, "err", err)
 		}
 	}

@@ -46,6 +46,7 @@ func (s *Source) Held(ctx context.Context, cluster string) ([]sources.Held, erro
 			Deleting:   w.DeletionTimestamp != nil,
 			Digest:     s.digest(w, rec),
 			Withheld:   s.withholds(w),
+			Gone:       clusterDeleted(w),
 			Reported:   reported(w),
 			StatusHash: hash,
 		})

@@ -81,7 +81,9 @@ func TestOfflineWithoutNamespace(t *testing.T) {
 	s := h.state()
 	h.save(s)
 	s.Online = false
-	h.save(s)
+	if err := h.source.SaveAgent(t.Context(), s); !errors.Is(err, sources.ErrNoCluster) {
+		t.Errorf("%v, want %v", err, sources.ErrNoCluster)
+	}
 	if got := h.states(); got != 0 {
 		t.Errorf("%d are remembered, want none", got)
 	}

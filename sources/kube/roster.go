@@ -3,7 +3,6 @@ package kube
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,10 +46,7 @@ func (s *Source) SaveAgent(ctx context.Context, state sources.AgentState) error 
 	s.mu.Lock()
 	s.clusterOf(state.Cluster).state = &state
 	s.mu.Unlock()
-	if err := s.saveRecord(ctx, state.Cluster); !errors.Is(err, errForgotten) {
-		return err
-	}
-	return nil
+	return s.saveRecord(ctx, state.Cluster)
 }
 
 // stateOf is what a status says.

@@ -17,14 +17,12 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
+	"github.com/fleetcast-io/fleetcast/sources"
 )
 
-// errForgotten says that the state of an agent was dropped instead of saved: it
-// is offline, and there is nothing else of its cluster.
-var errForgotten = errors.New("there is no such cluster any more")
-
 // saveRecord saves the status of a cluster's Agent if it differs. A cluster without
-// a namespace, or whose namespace goes, has no Agent: that is no error.
+// a namespace, or whose namespace goes, has no Agent: that is no error, unless it
+// is one to be forgotten.
 func (s *Source) saveRecord(ctx context.Context, cluster string) error {
 	s.mu.Lock()
 	c := s.clusterOf(cluster)
@@ -151,7 +149,7 @@ func (s *Source) withoutNamespace(cluster string, c *clusterRecord, changes int6
 	case c.state == nil || len(c.state.Capabilities) == 0:
 	case !c.state.Online && !c.keepsAgent():
 		c.state = nil
-		return errForgotten
+		return sources.ErrNoCluster
 	default:
 		s.enqueueAfter(cluster, wait.Jitter(s.again, 0.5))
 	}
