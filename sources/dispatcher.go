@@ -30,11 +30,16 @@ type Options struct {
 
 	// CompareInterval is about how often every cluster is compared with the
 	// source while nothing else gives a reason to. Each pass costs one question
-	// per cluster that lists the status hashes of its works. Default 10 minutes.
+	// per cluster of OCM's that lists the status hashes of its works. Those that
+	// know digests send one by themselves, and are asked only if none came for so
+	// long. It is also the longest pause between two questions to a cluster that
+	// has not shown that it has what was published to it. Default 10 minutes.
 	CompareInterval time.Duration
 
 	// ComparePause is the shortest time between two comparisons with the same
-	// cluster that it did not ask for. Default 2 seconds.
+	// cluster that it did not ask for, and, for one that knows digests, between
+	// two answers to its digests, two looks at its entries and two questions for
+	// its digest after something odd. Default 2 seconds.
 	ComparePause time.Duration
 
 	// AnswerPause is the shortest time between two answers to questions of the

@@ -1,6 +1,7 @@
 package sources_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -270,6 +271,43 @@ func TestNoLifetimeNoFencing(t *testing.T) {
 		pass(time.Minute)
 		if got := fmt.Sprint(f.terms()); got != "[0]" || d.Ready() != nil {
 			t.Errorf("terms %s, ready %v", got, d.Ready())
+		}
+	})
+}
+
+// named is a source whose state has the name that the test gives it.
+type named struct {
+	*memory.Source
+
+	epoch string
+}
+
+func (s named) Begin(ctx context.Context, above int64) (string, int64, error) {
+	_, term, err := s.Source.Begin(ctx, above)
+	return s.epoch, term, err
+}
+
+// TestNoTwoLeadsAreAlike, even of copies, as long as names leave room for that.
+func TestNoTwoLeadsAreAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		epochs := map[string]bool{}
+		for range 2 {
+			f := &fakeTransport{}
+			d := run(t, named{memory.New(sourceID), strings.Repeat("e", sources.MaxEpoch)}, f, sources.Options{})
+			f.ready()
+			if err := d.Ready(); err != nil {
+				t.Errorf("Ready: %v", err)
+			}
+			f.terms()
+			epochs[f.broadcasts[0].(codec.Hello).Epoch] = true
+		}
+		if len(epochs) != 2 {
+			t.Errorf("epochs %v, want two", epochs)
+		}
+		d := run(t, named{memory.New(sourceID), strings.Repeat("e", sources.MaxEpoch+1)}, &fakeTransport{}, sources.Options{})
+		synctest.Wait()
+		if err := d.Ready(); err == nil || !strings.Contains(err.Error(), "epoch") {
+			t.Errorf("Ready: %v, want that the epoch is too long", err)
 		}
 	})
 }

@@ -31,6 +31,23 @@
 //     ID, and stops; see [Lifetime]. One cluster's word is not enough for that.
 //   - What a cluster holds newer than its source, and what cannot or must not be
 //     sent now, is left as it is and does not keep the cluster from being in sync.
+//   - What one cluster says, however much and often, costs its share: its
+//     digests and entries are taken with pauses, what waits of it takes at most
+//     8 MiB beside one event, what is excused 4 MiB, its record is written once a
+//     minute, and it makes a hub begin another lead about once an hour.
+//
+// # Words
+//
+//   - A peer is what is known of the agent of one cluster.
+//   - A talk is what a cluster said in the comparison of digests and was not
+//     looked at yet; a request is for the entries of the buckets that differ.
+//   - A vigil waits for a proof that a cluster has what was published to it, or
+//     for its digest, and asks for that with growing pauses.
+//   - A flight is a version of a work on its way, from its change until its
+//     cluster reported on it; metrics tell how long flights take.
+//   - An excuse is a difference that is left as it is, with its cause.
+//   - A lead is one start of a source, named by term and epoch; the fence is what
+//     a hub knows of its own leads and of others'.
 package sources
 
 import (
@@ -143,8 +160,9 @@ type Lifetime interface {
 	// most MaxEpoch bytes. The term
 	// is positive, greater than all before it, and greater than above. Both are
 	// durable when it returns. It is called when a dispatcher starts, and again
-	// when clusters know of a higher term than its own; after an error it is
-	// called again. It is never called concurrently.
+	// when clusters know of a higher term than its own, which one cluster can
+	// bring about a few times in an hour and then once an hour; after an error it
+	// is called again. It is never called concurrently.
 	Begin(ctx context.Context, above int64) (epoch string, term int64, err error)
 }
 
