@@ -38,7 +38,7 @@
 //
 // What is not alive is forgotten. A spec with the attribute deletiontimestamp
 // is published with a lifetime (Nats-TTL) of tombstone-age, an event whose type
-// ends in .resync_request or begins with io.fleetcast. with one of ten minutes,
+// ends in .resync_request or begins with io.fleetcast.v with one of ten minutes,
 // and the stream of reports has tombstone-age as its max_age: a report can be
 // asked for again. Who is away for longer learns the same by comparison, which
 // both ends begin whenever they connect.

@@ -21,9 +21,10 @@ const (
 	deletionTimestamp = "deletiontimestamp"
 	// questionSuffix ends the types of OCM's events that ask for what was missed.
 	questionSuffix = ".resync_request"
-	// talkPrefix begins the types of this project's own events: they compare both
-	// ends, or say that one of them is there, and are soon outdated.
-	talkPrefix = "io.fleetcast."
+	// talkPrefix begins the types of this project's own events, whatever their
+	// version: they compare both ends, or say that one of them is there, and are
+	// soon outdated.
+	talkPrefix = "io.fleetcast.v"
 
 	// neverExpires is the lifetime of a message that outlives a stream's MaxAge.
 	neverExpires = "never"
