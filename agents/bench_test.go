@@ -115,15 +115,20 @@ func status(b codec.Bundle, condition string, value metav1.ConditionStatus) code
 	return r
 }
 
-// failing is a store whose next commits fail.
+// failing is a store whose next commits fail, or take long.
 type failing struct {
 	agents.Volatile
 	mu     sync.Mutex
 	next   []error
-	refuse string // The ID of a work that cannot be stored.
+	refuse string        // The ID of a work that cannot be stored.
+	takes  time.Duration // Of each commit, in bubble time.
 }
 
 func (f *failing) Commit(c agents.Changes) error {
+	f.mu.Lock()
+	takes := f.takes
+	f.mu.Unlock()
+	time.Sleep(takes)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.next) > 0 {
@@ -137,6 +142,13 @@ func (f *failing) Commit(c agents.Changes) error {
 		}
 	}
 	return f.Volatile.Commit(c)
+}
+
+// slow has every commit take so long.
+func (f *failing) slow(takes time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.takes = takes
 }
 
 // fail has the next commits fail, and none if n is 0.

@@ -45,7 +45,7 @@ func (a *Agent) runWork(ctx context.Context, k Key) {
 		}
 	}
 	if report.ID != "" {
-		a.keep(k, r, report, err == nil)
+		a.keep(k, r, report, outcome{settled: err == nil, looked: !full && r.Report.ID != "" && !r.Bundle.Deleting()})
 	} else if err == nil {
 		a.work.Forget(k.Source, k.ID)
 	}
@@ -73,9 +73,15 @@ func (a *Agent) bringAbout(ctx context.Context, r *Record, full bool) (report co
 	return a.applier.Observe(ctx, r.Bundle, r.Report)
 }
 
+// An outcome is how a work's turn ended.
+type outcome struct {
+	settled bool // The applier is done with the work.
+	looked  bool // It only looked: what it says of applying is from the record it was given.
+}
+
 // keep stores what the applier said of the record it was given, and has it
-// sent if it is news. settled says that the applier is done with the work.
-func (a *Agent) keep(k Key, given *Record, report codec.Report, settled bool) {
+// sent if it is news.
+func (a *Agent) keep(k Key, given *Record, report codec.Report, of outcome) {
 	deleted := false
 	if given.Bundle.Deleting() {
 		var err error
@@ -84,13 +90,19 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, settled bool) {
 			return
 		}
 	}
-	news, resurrected, current := false, false, false
+	news, resurrected, current, overtaken := false, false, false, false
 	a.state.change(mutation{
 		decide: func(d *draft) {
-			news, resurrected, current = false, false, false
+			news, resurrected, current, overtaken = false, false, false, false
 			now := d.get(k)
 			if now == nil || now.Gone() || !same(now.Bundle, given.Bundle) || now.Bundle.Deleting() != given.Bundle.Deleting() {
 				return // It was about a version that is no longer the newest.
+			}
+			if of.looked && now.Report.Sequence != given.Report.Sequence {
+				// The turn before it ended with a report that the store had not
+				// taken when this one began, and which this one would undo.
+				overtaken = true
+				return
 			}
 			current = true
 			if deleted {
@@ -113,15 +125,17 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, settled bool) {
 				a.tell("store", "agent's store refuses a report, trying again", "source", k.Source, "work", k.ID, "name", a.state.name(k), "next_try", wait, "err", err)
 			case resurrected:
 				a.apply(k)
+			case overtaken:
+				a.work.Add(k.Source, k.ID)
 			case news:
 				a.outbox.Add(k.Source, reportOn(k))
 			}
 			if err == nil {
 				a.untell("store")
-				if settled {
+				if of.settled {
 					a.work.Forget(k.Source, k.ID)
 				}
-				if settled && current {
+				if of.settled && current {
 					a.done(k, given.Bundle.Generation)
 				}
 			}

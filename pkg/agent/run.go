@@ -107,15 +107,31 @@ func Run(ctx context.Context, c Config) error {
 			return serve(ctx, c.MetricsBindAddress, handler(registry, func() error { return ready(a) }))
 		})
 	}
+	prepared := make(chan struct{})
+	g.Go(func() error {
+		select {
+		case <-prepared:
+		case <-time.After(apiPatience):
+			// It takes works, and is there for its sources, although its own API
+			// server is not: what cannot be applied yet is tried again.
+		case <-ctx.Done():
+			return nil
+		}
+		return a.Run(ctx)
+	})
 	g.Go(func() error {
 		if err := prepare(ctx, applier, c.Log); err != nil {
 			return nil //nolint:nilerr // The context ended while waiting.
 		}
-		g.Go(func() error { return applier.Run(ctx) })
-		return a.Run(ctx)
+		close(prepared)
+		return applier.Run(ctx)
 	})
 	return g.Wait()
 }
+
+// apiPatience is how long an agent that starts waits for its API server before it
+// listens to its sources without it.
+const apiPatience = 10 * time.Second
 
 // prepare waits until the cluster has what the applier needs.
 func prepare(ctx context.Context, applier *apply.Applier, log *slog.Logger) error {
