@@ -104,6 +104,10 @@ type Dispatcher struct {
 	down      error     // Why no session is established; nil if one is.
 	sessions  int       // How many were established.
 	sessionAt time.Time // When the last one was.
+	lostAt    time.Time // When it ended; zero if it did not.
+	// presentAt is since when there were sessions with short pauses at most: two
+	// hubs of one name take the session from each other all the time.
+	presentAt time.Time
 	askedAll  time.Time // When all clusters were last asked for their digests,
 	answersBy time.Time // and when those that did not answer may be asked again.
 	fence     fence
@@ -257,6 +261,10 @@ func (d *Dispatcher) established(s brokers.Session) {
 	d.down = nil
 	d.sessions++
 	d.sessionAt = time.Now()
+	if d.presentAt.IsZero() || !d.lostAt.IsZero() && d.sessionAt.Sub(d.lostAt) > awayAfter {
+		d.presentAt = d.sessionAt
+	}
+	d.lostAt = time.Time{}
 	d.mu.Unlock()
 	d.metrics.sessions.WithLabelValues(strconv.FormatBool(s.Resumed)).Inc()
 	d.log.Debug("session with the broker established", "resumed", s.Resumed)
@@ -272,6 +280,9 @@ func (d *Dispatcher) lost(reason error) {
 	defer d.mu.Unlock()
 	if d.fence.fenced != nil {
 		return
+	}
+	if d.lostAt.IsZero() {
+		d.lostAt = time.Now()
 	}
 	d.down = fmt.Errorf("session with the broker lost: %w", reason)
 }

@@ -172,8 +172,8 @@ func (d *Dispatcher) named(cluster string, l lead) {
 	}
 }
 
-// A census counts the clusters that know digests and sent one since this
-// session began.
+// A census counts the clusters that know digests and sent one since this hub was
+// there, short pauses aside.
 type census struct {
 	heard     int   // All, those that are offline only at first.
 	follow    int   // Those that are there and follow another lead,
@@ -187,7 +187,7 @@ func (d *Dispatcher) censusLocked() census {
 	var c census
 	f := &d.fence
 	for _, p := range d.peers {
-		if !p.capable || p.heardAt.IsZero() || p.heardAt.Before(d.sessionAt) || !p.online && f.rounds >= disputeRounds {
+		if !p.capable || p.heardAt.IsZero() || p.heardAt.Before(d.presentAt) || !p.online && f.rounds >= disputeRounds {
 			continue
 		}
 		c.heard++
@@ -241,8 +241,8 @@ func (d *Dispatcher) weighs(now time.Time) (fenced bool) {
 	switch {
 	case most && c.left >= quorum:
 		// They turned to another hub while this one ran. Those that were not
-		// heard yet in this session may still say otherwise.
-		if now.Sub(d.sessionAt) < settle {
+		// heard yet may still say otherwise.
+		if now.Sub(d.presentAt) < settle {
 			return false
 		}
 		f.fenced = fmt.Errorf("%w with term %d, this one has term %d: "+

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/sources"
 	"github.com/fleetcast-io/fleetcast/sources/memory"
@@ -52,6 +53,31 @@ func TestNewHubOutbids(t *testing.T) {
 		old.syncs()
 		if err := d.Ready(); err != nil {
 			t.Errorf("Ready: %v", err)
+		}
+	})
+}
+
+// TestFencedBetweenSessions: the broker gives each of two hubs of one name the
+// session for some seconds, in turns. The one that its cluster left still finds
+// out.
+func TestFencedBetweenSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		put(t, src, "c1", "w")
+		d := start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		a.term = 1
+		a.syncs()
+		a.term, a.epoch = 7, "other"
+		for range 30 {
+			f.sub.Down(errors.New("taken over"))
+			pass(5 * time.Second)
+			f.sub.Ready(brokers.Session{})
+			a.digest()
+			pass(5 * time.Second)
+		}
+		if err := d.Ready(); !errors.Is(err, sources.ErrFenced) {
+			t.Errorf("Ready: %v; want that it is fenced after five minutes", err)
 		}
 	})
 }
