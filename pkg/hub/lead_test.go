@@ -36,16 +36,28 @@ func TestFencedHubSaysSo(t *testing.T) {
 	c.LeaderElectionNamespace = cluster
 	r := start(t, c)
 	eventually(t, "the hub is ready", func() error { return r.ready(t) })
-	agent := b.Open(brokers.Config{Role: brokers.RoleAgent, Name: cluster})
+	// One cluster's word does not count: the hub may have others.
+	var agents []func(term int64) error
+	for _, name := range []string{cluster, server.Namespace(t)} {
+		agent := b.Open(brokers.Config{Role: brokers.RoleAgent, Name: name})
+		agents = append(agents, func(term int64) error {
+			e, err := codec.Digest{
+				Agent: name + "-work-agent", Instance: digest.Key{1}, Term: term,
+				Spec: digest.Root{1}, Status: digest.Root{1}, Capabilities: []string{codec.CapDigest},
+			}.Encode(codec.Announce)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return agent.Publish(t.Context(), brokers.Topic{Lane: brokers.ToSource, Source: hub.DefaultSourceID, Cluster: name, Key: "digest"}, e)
+		})
+	}
 	say := func(term int64) error {
-		e, err := codec.Digest{
-			Agent: cluster + "-work-agent", Instance: digest.Key{1}, Term: term,
-			Spec: digest.Root{1}, Status: digest.Root{1}, Capabilities: []string{codec.CapDigest},
-		}.Encode(codec.Announce)
-		if err != nil {
-			t.Fatal(err)
+		for _, agent := range agents {
+			if err := agent(term); err != nil {
+				return err
+			}
 		}
-		return agent.Publish(t.Context(), brokers.Topic{Lane: brokers.ToSource, Source: hub.DefaultSourceID, Cluster: cluster, Key: "digest"}, e)
+		return nil
 	}
 	eventually(t, "the hub is fenced", func() error {
 		// The hub may outbid others until a cluster follows it.

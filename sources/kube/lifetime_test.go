@@ -160,12 +160,13 @@ func TestHeldHashesNothingTwice(t *testing.T) {
 		return nil
 	})
 	check("a status", h.mustGet("web"))
-	// The dispatcher compares on its own: once more, to settle what it asks.
+	// The dispatcher compares on its own: once more, to settle what it asks. The
+	// event of the finalizer may come after the first digest was taken.
 	_, hashes := h.source.Computed()
 	for range 20 {
 		held()
 	}
-	if gotDigests, gotHashes := h.source.Computed(); gotDigests != digests || gotHashes > hashes+1 {
+	if gotDigests, gotHashes := h.source.Computed(); gotDigests > digests+1 || gotHashes > hashes+1 {
 		t.Errorf("%d digests and %d hashes were computed for nothing", gotDigests-digests, gotHashes-hashes)
 	}
 	check("a label", h.change("web", func(w *workv1.ManifestWork) { w.Labels = map[string]string{"tier": "front"} }))
