@@ -187,7 +187,8 @@ func (d *Dispatcher) Ready() error {
 // Run dispatches until ctx ends, and then returns nil. It returns an error only
 // if the transport is closed or cannot take the source ID. What was not settled
 // by then stays with the broker. When another hub leads under the same source
-// ID, it stops dispatching, says so in Ready, and waits for ctx to end.
+// ID, it stops dispatching, closes the transport, says so in Ready, and waits for
+// ctx to end.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	leading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -200,8 +201,22 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	if errors.Is(d.Ready(), ErrFenced) {
+		d.leave(ctx)
+	}
 	<-ctx.Done()
 	return nil
+}
+
+// leave has a fenced hub let go of the broker, where its session may be the one
+// that the hub that leads needs.
+func (d *Dispatcher) leave(ctx context.Context) {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := d.transport.Close(ctx); err != nil {
+		d.log.Info("broker connection of a fenced hub did not close in order", "err", err)
+	}
 }
 
 func (d *Dispatcher) dispatch(ctx context.Context) error {

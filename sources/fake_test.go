@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,6 +168,8 @@ type fakeTransport struct {
 	messages  []codec.Message
 	// broadcasts is what went to all clusters; it is in none of the others.
 	broadcasts []codec.Message
+
+	closed atomic.Bool
 }
 
 func (f *fakeTransport) Publish(_ context.Context, to brokers.Topic, e event.Event) error {
@@ -215,7 +218,10 @@ func (f *fakeTransport) Subscribe(ctx context.Context, s brokers.Subscription) e
 	return nil
 }
 
-func (f *fakeTransport) Close(context.Context) error { return nil }
+func (f *fakeTransport) Close(context.Context) error {
+	f.closed.Store(true)
+	return nil
+}
 
 // ready establishes a session.
 func (f *fakeTransport) ready() {

@@ -146,6 +146,9 @@ func TestFenced(t *testing.T) {
 		if n := value(t, d, "fleetcast_source_fenced"); n != 1 {
 			t.Errorf("fleetcast_source_fenced is %v, want 1", n)
 		}
+		if !f.closed.Load() {
+			t.Error("a fenced hub keeps its connection, and with it the session that the other one needs")
+		}
 		f.take()
 		put(t, src, "c0", "w")
 		pass(time.Hour)

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	connectTimeout = 5 * time.Second
+	connectTimeout = 20 * time.Second
 	// Two pings without an answer end a connection.
 	pingInterval = 20 * time.Second
 

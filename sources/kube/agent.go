@@ -29,7 +29,8 @@ const (
 	writers = 4
 	// writeAttempts bounds the conflicts of one write, flushTimeout the last ones.
 	writeAttempts = 5
-	flushTimeout  = 5 * time.Second
+	flushTimeout  = 15 * time.Second
+	flushPause    = 200 * time.Millisecond
 	// maxRetry is the longest pause before a write is tried again.
 	maxRetry = 5 * time.Minute
 )
@@ -92,7 +93,12 @@ func (s *Source) flush(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	for _, cluster := range due {
-		if err := s.saveRecord(ctx, cluster); err != nil && !errors.Is(err, sources.ErrNoCluster) {
+		err := s.saveRecord(ctx, cluster)
+		for err != nil && !errors.Is(err, sources.ErrNoCluster) && ctx.Err() == nil {
+			time.Sleep(flushPause)
+			err = s.saveRecord(ctx, cluster)
+		}
+		if err != nil && !errors.Is(err, sources.ErrNoCluster) {
 			s.log.Info("tombstones were not saved at the end", "cluster", cluster, "err", err)
 		}
 	}
