@@ -95,8 +95,11 @@ func (s *Source) flush(ctx context.Context) {
 	for _, cluster := range due {
 		err := s.saveRecord(ctx, cluster)
 		for err != nil && !errors.Is(err, sources.ErrNoCluster) && ctx.Err() == nil {
-			time.Sleep(flushPause)
-			err = s.saveRecord(ctx, cluster)
+			select {
+			case <-ctx.Done():
+			case <-time.After(flushPause):
+				err = s.saveRecord(ctx, cluster)
+			}
 		}
 		if err != nil && !errors.Is(err, sources.ErrNoCluster) {
 			s.log.Info("tombstones were not saved at the end", "cluster", cluster, "err", err)
