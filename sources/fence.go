@@ -175,12 +175,11 @@ func (d *Dispatcher) named(cluster string, l lead) {
 // A census counts the clusters that know digests and sent one since this hub was
 // there, short pauses aside.
 type census struct {
-	heard     int   // All, those that are offline only at first.
-	follow    int   // Those that are there and follow another lead,
-	left      int   // and of these the ones that had followed this hub.
-	confirm   int   // Those that named the present lead since they were asked.
-	highest   int64 // The highest term of the others.
-	newcomers int   // Of follow: those that never named a lead of this process.
+	heard   int   // All, those that are offline only at first.
+	follow  int   // Those that are there and follow another lead,
+	left    int   // and of these the ones that had followed this hub.
+	confirm int   // Those that named the present lead since they were asked.
+	highest int64 // The highest term of the others.
 }
 
 func (d *Dispatcher) censusLocked() census {
@@ -199,8 +198,6 @@ func (d *Dispatcher) censusLocked() census {
 			c.highest = max(c.highest, p.names.term)
 			if p.followed {
 				c.left++
-			} else {
-				c.newcomers++
 			}
 		}
 	}
