@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type conn struct {
 
 	in     *bufio.Reader
 	header header
+	// ended says that the broker closed the connection.
+	ended atomic.Bool
 
 	mu sync.Mutex
 	// waiting counts those about to write, of whom the last sends everything.
@@ -46,6 +49,10 @@ func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.in.Read(p)
 	if err := c.header.check(p[:n]); err != nil {
 		return 0, err
+	}
+	// TLS calls it unexpected when the broker says no goodbye there.
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		c.ended.Store(true)
 	}
 	return n, err
 }

@@ -64,6 +64,7 @@ func (t *transport) connectPacket(p *paho.Connect, _ *url.URL) (*paho.Connect, e
 
 // connectFailed tells why there is no connection, once per reason.
 func (t *transport) connectFailed(err error) {
+	t.pacer.unreachable()
 	args := []any{"err", err}
 	var denied *autopaho.ConnackError
 	if errors.As(err, &denied) && denied.ReasonCode >= refused {

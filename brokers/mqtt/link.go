@@ -152,6 +152,13 @@ func (l *link) end(err error) {
 	}
 }
 
+// cut says whether the broker ended the connection of a session that it had
+// kept, rather than this end or the network.
+func (l *link) cut() bool {
+	c, ok := l.conn.(*conn)
+	return ok && l.resumed && c.ended.Load()
+}
+
 // alive says whether the connection is up, as far as is known.
 func (l *link) alive() bool { return l.ctx.Err() == nil }
 

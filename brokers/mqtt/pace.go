@@ -21,6 +21,10 @@ const (
 	takenOverFirst = time.Minute
 	takenOverMost  = 30 * time.Minute
 
+	// cutsToSuspect is how many connections in a row have to end early, each of a
+	// session that the broker had kept, for another client to be suspected.
+	cutsToSuspect = 3
+
 	// steady is how long a connection must have lasted for the next failure to
 	// count as the first.
 	steady = time.Minute
@@ -35,6 +39,10 @@ type pacer struct {
 	failures int
 	// takeovers counts those not long ago.
 	takeovers int
+	// cuts counts the connections that the broker cut short in a row, without a
+	// word, and suspected is when they last were too many.
+	cuts      int
+	suspected time.Time
 	upSince   time.Time
 	least     time.Duration
 	at        bool
@@ -93,6 +101,39 @@ func (p *pacer) takenOver(now time.Time) time.Duration {
 	p.takeovers++
 	p.least = max(p.least, bound+rand.N(bound))
 	return p.least
+}
+
+// cut is told of a connection of a kept session that the broker ended without a
+// word. Some brokers end one so when another client takes over its session, as
+// mosquitto 2.0.11 does, where MQTT asks for a reason (section 3.1.4). It happens
+// again and again then, and the broker is there all the time. Once that was
+// seen, cut makes the next pause long enough for the other client to get
+// something done, and returns what it is at least, else 0.
+//
+// The pauses do not grow as they do after a takeover that the broker spoke of: it
+// may as well be something else that ends connections.
+func (p *pacer) cut(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cuts++
+	if now.Sub(p.upSince) >= steady {
+		p.cuts = 0
+	}
+	again := !p.suspected.IsZero() && now.Sub(p.suspected) < takenOverMost
+	if p.cuts < cutsToSuspect && !again {
+		return 0
+	}
+	p.suspected = now
+	p.least = max(p.least, takenOverFirst+rand.N(takenOverFirst))
+	return p.least
+}
+
+// unreachable is told that there was no broker to connect to: what ended
+// connections before is no other client.
+func (p *pacer) unreachable() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cuts, p.suspected = 0, time.Time{}
 }
 
 // atOnce leaves out the next pause.

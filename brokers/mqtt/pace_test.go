@@ -46,6 +46,43 @@ func TestPacer(t *testing.T) {
 	}
 }
 
+func TestPacerCut(t *testing.T) {
+	now := time.Now()
+	var p pacer
+	p.next(now)
+	cut := func(after time.Duration) time.Duration {
+		p.up(now)
+		now = now.Add(after)
+		return p.cut(now)
+	}
+	for range 100 {
+		cut(time.Second)
+		if d := cut(steady); d != 0 {
+			t.Fatalf("connections that are cut short now and then are waited for %s", d)
+		}
+		cut(time.Second)
+		p.unreachable()
+	}
+	for n := range cutsToSuspect - 1 {
+		if d := cut(time.Second); d != 0 {
+			t.Fatalf("after %d connections that were cut short it waits %s", n+1, d)
+		}
+	}
+	// Once there is another client, it comes back after any time.
+	for _, after := range []time.Duration{time.Second, time.Second, 2 * steady, 3 * steady, time.Second} {
+		d := cut(after)
+		if d < takenOverFirst || d > 2*takenOverFirst {
+			t.Errorf("another client is given %s", d)
+		}
+		if next := p.next(now); next < d {
+			t.Errorf("the next connection is after %s, want %s at least", next, d)
+		}
+	}
+	if d := cut(takenOverMost); d != 0 {
+		t.Errorf("after a good connection it waits %s for another client", d)
+	}
+}
+
 func TestInventory(t *testing.T) {
 	var i inventory
 	i.connected(false, true)

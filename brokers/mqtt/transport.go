@@ -293,6 +293,13 @@ func (t *transport) lost(l *link, err error) {
 		t.tellLocked("renewing", slog.LevelInfo, "renewing connection to broker", "reason", l.renewing)
 	case errors.As(err, &d):
 		t.disconnectedLocked(l, d)
+	case l.cut():
+		if pause := t.pacer.cut(time.Now()); pause > 0 {
+			t.tellLocked("cut", slog.LevelError, "the broker keeps ending the connection without a reason, as some do when another client has the same client ID; waiting before connecting again",
+				"at_least", pause, "advice", advice(sessionTakenOver))
+			return
+		}
+		fallthrough
 	default:
 		t.tellLocked("lost", slog.LevelWarn, "lost connection to broker, connecting again", "err", err)
 	}
