@@ -14,10 +14,10 @@ const (
 	firstRetry = 5 * time.Second
 
 	// A source that answers, and yet does not confirm, is there, and the link
-	// loses what is said: it is spoken to this often at least, for so many
-	// digests, before the wait goes on doubling.
-	briskRetry = 30 * time.Second
-	brisk      = 12
+	// loses what is said: it is spoken to this often, for so many digests, before
+	// the wait begins to double. While something arrives, the digest waits anyway.
+	briskRetry = firstRetry
+	brisk      = 60
 
 	// patience is how many digests in a row a source may leave without an answer
 	// until it is asked as an OCM source is: it may have become one.

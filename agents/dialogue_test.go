@@ -325,8 +325,8 @@ func TestBriskRetries(t *testing.T) {
 		}
 		return digests
 	}
-	if n := differing(5 * time.Minute); n < 10 || n > 13 {
-		t.Errorf("%d digests in the first five minutes, want one in each half minute", n)
+	if n := differing(5 * time.Minute); n < 50 || n > 61 {
+		t.Errorf("%d digests in the first five minutes, want one in each five seconds", n)
 	}
 	if n := differing(24 * time.Hour); n < 110 || n > 155 {
 		t.Errorf("%d digests in the next day, want one in each ten minutes or so", n)

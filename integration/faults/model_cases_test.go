@@ -228,7 +228,7 @@ func caseLost(t *testing.T, w *world) {
 	w.fill()
 	w.net.set(trouble{drop: 0.5})
 	w.stir("half")
-	t.Logf("with half of the events lost, converged after %s", w.mustConverge(6*time.Hour))
+	t.Logf("with half of the events lost, converged after %s", w.mustConverge(2*atLast))
 	w.net.set(trouble{drop: 0.99})
 	w.stir("nearly nothing")
 	w.pass(time.Hour)
