@@ -127,7 +127,7 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 		if have[i].Name == live.Name {
 			continue
 		}
-		if err := a.merge(ctx, p.key, h, &have[i]); err != nil {
+		if err := a.merge(ctx, p.client, p.key, h, &have[i]); err != nil {
 			return nil, fmt.Errorf("merge AppliedManifestWork %s into %s: %w", have[i].Name, live.Name, err)
 		}
 	}

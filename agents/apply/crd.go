@@ -57,7 +57,7 @@ func (a *Applier) InstallCRD(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.options.Establish)
 	defer cancel()
-	if err := a.untilEstablished(ctx, appliedWorkCRD); err != nil {
+	if err := a.client.untilEstablished(ctx, appliedWorkCRD); err != nil {
 		return fmt.Errorf("wait for the CRD of AppliedManifestWork: %w", err)
 	}
 	return nil
@@ -113,23 +113,23 @@ func crdKind(u *unstructured.Unstructured) (group, kind string) {
 // awaitCRD waits for a CRD that was written to be established, so that its
 // instances, which come later in the same work, find it served. If that takes
 // too long they fail and are tried again.
-func (a *Applier) awaitCRD(ctx context.Context, m *manifest, established map[schema.GroupKind]bool) {
+func (a *Applier) awaitCRD(ctx context.Context, c *client, m *manifest, established map[schema.GroupKind]bool) {
 	group, kind := crdKind(m.object)
 	for defined := range definedKinds([]*manifest{m}) {
 		a.mapper.forget(defined.GroupVersion())
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.options.Establish)
 	defer cancel()
-	if err := a.untilEstablished(ctx, m.object.GetName()); err != nil {
+	if err := c.untilEstablished(ctx, m.object.GetName()); err != nil {
 		a.log.Debug("CRD is not established yet", "crd", m.object.GetName(), "error", err)
 		return
 	}
 	established[schema.GroupKind{Group: group, Kind: kind}] = true
 }
 
-func (a *Applier) untilEstablished(ctx context.Context, name string) error {
+func (c *client) untilEstablished(ctx context.Context, name string) error {
 	for {
-		live, err := a.client.of(crdResource, "").Get(ctx, name, metav1.GetOptions{})
+		live, err := c.of(crdResource, "").Get(ctx, name, metav1.GetOptions{})
 		if err == nil && isEstablished(live) {
 			return nil
 		}
@@ -153,7 +153,7 @@ func isEstablished(crd *unstructured.Unstructured) bool {
 }
 
 // untilServed repeats a strategy while the server does not serve the type yet.
-func (a *Applier) untilServed(ctx context.Context, t task, did applied) applied {
+func (a *Applier) untilServed(ctx context.Context, c *client, t task, did applied) applied {
 	deadline := time.NewTimer(a.options.Establish)
 	defer deadline.Stop()
 	for did.outcome.err != nil && typeMissing(did.outcome.err) {
@@ -164,7 +164,7 @@ func (a *Applier) untilServed(ctx context.Context, t task, did applied) applied 
 			return did
 		case <-time.After(crdPoll):
 		}
-		did = strategies[t.option.strategy](ctx, a.client, t)
+		did = strategies[t.option.strategy](ctx, c, t)
 	}
 	return did
 }

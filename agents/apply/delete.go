@@ -113,11 +113,11 @@ func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.Appli
 	}
 	entries := readInventory(live.Status)
 	custom := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return resourceRank(e.Resource) < rankOther })
-	_, blockers, err = a.removeAll(ctx, live.UID, custom, keep)
+	_, blockers, err = removeAll(ctx, a.client, live.UID, custom, keep)
 	if err != nil || len(blockers) > 0 {
 		return blockers, err
 	}
-	_, blockers, err = a.removeAll(ctx, live.UID, dropped(entries, custom), keep)
+	_, blockers, err = removeAll(ctx, a.client, live.UID, dropped(entries, custom), keep)
 	if err != nil || len(blockers) > 0 {
 		return blockers, err
 	}

@@ -40,7 +40,7 @@ func (a *Applier) appliedWorks(ctx context.Context, key workKey) ([]workv1.Appli
 // merge gives the objects of another AppliedManifestWork of the same work to
 // the one that h is, and deletes it without them. They are listed by their new
 // owner first, so that an agent that dies in between goes on where it was.
-func (a *Applier) merge(ctx context.Context, key workKey, h *holding, other *workv1.AppliedManifestWork) error {
+func (a *Applier) merge(ctx context.Context, c *client, key workKey, h *holding, other *workv1.AppliedManifestWork) error {
 	entries := readInventory(other.Status)
 	if missing := dropped(entries, h.entries); len(missing) > 0 {
 		if err := a.writeInventory(ctx, key, h, slices.Concat(h.entries, missing)); err != nil {
@@ -48,7 +48,7 @@ func (a *Applier) merge(ctx context.Context, key workKey, h *holding, other *wor
 		}
 	}
 	for _, e := range entries {
-		if err := a.handOver(ctx, e, other, ownerRef(h.name, h.uid)); err != nil {
+		if err := handOver(ctx, c, e, other, ownerRef(h.name, h.uid)); err != nil {
 			return fmt.Errorf("hand over %s: %w", e, err)
 		}
 	}
@@ -69,14 +69,14 @@ func (a *Applier) merge(ctx context.Context, key workKey, h *holding, other *wor
 }
 
 // handOver replaces the owner of an object by another, if it has it.
-func (a *Applier) handOver(ctx context.Context, e entry, from *workv1.AppliedManifestWork, to metav1.OwnerReference) error {
+func handOver(ctx context.Context, c *client, e entry, from *workv1.AppliedManifestWork, to metav1.OwnerReference) error {
 	for range conflictTries {
-		e, live, err := a.client.find(ctx, e)
+		e, live, err := c.find(ctx, e)
 		if err != nil || live == nil || !ownedBy(live.OwnerReferences, from.UID) {
 			return err
 		}
 		others := slices.DeleteFunc(slices.Clone(live.OwnerReferences), func(r metav1.OwnerReference) bool { return r.UID == from.UID })
-		_, err = a.client.setOwners(ctx, e, live, withOwner(others, to, true))
+		_, err = c.setOwners(ctx, e, live, withOwner(others, to, true))
 		if err == nil || apierrors.IsNotFound(err) {
 			return nil
 		}

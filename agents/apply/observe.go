@@ -25,7 +25,7 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 	for _, m := range p.manifests {
 		if m.object != nil && m.resolved() {
 			var there presence
-			if there, err = a.look(ctx, m); err != nil {
+			if there, err = a.look(ctx, p.client, m); err != nil {
 				errs = append(errs, fmt.Errorf("look at %s: %w", m, err))
 				m.outcome.lookup = err
 			}
@@ -38,11 +38,11 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 }
 
 // look says whether the object exists, from a watch if there is one.
-func (a *Applier) look(ctx context.Context, m *manifest) (presence, error) {
+func (a *Applier) look(ctx context.Context, c *client, m *manifest) (presence, error) {
 	if a.index.vouched(m.id()) {
 		return present, nil
 	}
-	live, err := a.client.lookUp(ctx, entry{objectID: m.id(), Version: m.resource.Version})
+	live, err := c.lookUp(ctx, entry{objectID: m.id(), Version: m.resource.Version})
 	switch {
 	case err != nil:
 		return presenceUnknown, describe(m.gvk(), err)

@@ -22,6 +22,8 @@ type pass struct {
 	work      *workv1.ManifestWork
 	last      workv1.ManifestWorkStatus
 	manifests []*manifest // In the order of the work until it is sorted.
+	// client does what the work asks for with objects, with the rights that it has.
+	client *client
 	// fresh says that nothing of the work was on the cluster before.
 	fresh bool
 }
@@ -61,7 +63,7 @@ func (a *Applier) open(b codec.Bundle, last codec.Report) (*pass, error) {
 		return nil, errors.New("the work asks for an executor; this agent would apply it with its own rights, so it does not")
 	}
 	return &pass{
-		bundle: b, key: workKey{b.Source, b.ID}, work: work, last: lastStatus(last),
+		bundle: b, key: workKey{b.Source, b.ID}, work: work, last: lastStatus(last), client: a.client,
 		manifests: readManifests(work.Spec.Workload.Manifests, a.options.Limits),
 	}, nil
 }

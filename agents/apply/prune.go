@@ -24,7 +24,7 @@ func (a *Applier) prune(ctx context.Context, p *pass, h *holding, drop []entry) 
 		return nil
 	}
 	key := p.key
-	gone, blockers, err := a.removeAll(ctx, h.uid, drop, spares(&p.work.Spec))
+	gone, blockers, err := removeAll(ctx, p.client, h.uid, drop, spares(&p.work.Spec))
 	if len(gone) > 0 {
 		if writeErr := a.writeInventory(ctx, key, h, without(h.entries, gone)); writeErr != nil {
 			return errors.Join(writeErr, err)
@@ -55,13 +55,13 @@ func spares(spec *workv1.ManifestWorkSpec) func(entry) bool {
 // removeAll removes entries in their order for deletion, and says which are
 // gone and which are still there, and why. One that cannot be removed does not
 // keep the others. Those that keep names only lose their owner.
-func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entry, keep func(entry) bool) (gone map[objectID]bool, blockers []string, err error) {
+func removeAll(ctx context.Context, c *client, owner types.UID, entries []entry, keep func(entry) bool) (gone map[objectID]bool, blockers []string, err error) {
 	entries = slices.Clone(entries)
 	sortForDelete(entries)
 	gone = make(map[objectID]bool, len(entries))
 	var errs []error
 	for _, e := range entries {
-		blocker, err := a.removeEntry(ctx, owner, e, keep(e))
+		blocker, err := removeEntry(ctx, c, owner, e, keep(e))
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("remove %s: %w", e, err))
@@ -81,9 +81,9 @@ func (a *Applier) removeAll(ctx context.Context, owner types.UID, entries []entr
 // removeEntry deletes the object if it belongs to owner and to no other work.
 // If other works have it, or it is to be kept, it only takes owner off. It returns what is in the
 // way if the object is there to go and has not gone.
-func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry, keep bool) (blocker string, err error) {
+func removeEntry(ctx context.Context, c *client, owner types.UID, e entry, keep bool) (blocker string, err error) {
 	for range conflictTries {
-		e, live, err := a.client.find(ctx, e)
+		e, live, err := c.find(ctx, e)
 		switch {
 		case err != nil:
 			return "", err
@@ -91,13 +91,13 @@ func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry, kee
 			return "", nil
 		case keep || sharedWithWorks(live.OwnerReferences, owner):
 			owners := slices.DeleteFunc(slices.Clone(live.OwnerReferences), func(r metav1.OwnerReference) bool { return r.UID == owner })
-			_, err = a.client.setOwners(ctx, e, live, owners)
+			_, err = c.setOwners(ctx, e, live, owners)
 		case live.DeletionTimestamp != nil:
 			return describeBlocker(e, live), nil
 		default:
-			err = a.client.remove(ctx, e, live)
+			err = c.remove(ctx, e, live)
 			if err == nil {
-				return a.afterRemoval(ctx, e, live)
+				return afterRemoval(ctx, c, e, live)
 			}
 		}
 		switch {
@@ -110,8 +110,8 @@ func (a *Applier) removeEntry(ctx context.Context, owner types.UID, e entry, kee
 	return "", errBusy
 }
 
-func (a *Applier) afterRemoval(ctx context.Context, e entry, removed *metav1.PartialObjectMetadata) (blocker string, err error) {
-	live, err := a.client.lookUp(ctx, e)
+func afterRemoval(ctx context.Context, c *client, e entry, removed *metav1.PartialObjectMetadata) (blocker string, err error) {
+	live, err := c.lookUp(ctx, e)
 	if err != nil || live == nil || live.UID != removed.UID {
 		return "", err
 	}

@@ -49,12 +49,12 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	t := task{manifest: m, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked)}
 	before := a.index.version(id)
 	a.index.begin(id)
-	did := strategies[m.option.strategy](ctx, a.client, t)
+	did := strategies[m.option.strategy](ctx, p.client, t)
 	if did.outcome.err != nil && typeMissing(did.outcome.err) {
 		a.mapper.forget(m.gvk().GroupVersion())
 		if kind := m.gvk().GroupKind(); established[kind] {
 			// The server has accepted the CRD and begins to serve it about now.
-			did = a.untilServed(ctx, t, did)
+			did = a.untilServed(ctx, p.client, t, did)
 		}
 	}
 	a.index.remember(id, p.key, asked, did.undone)
@@ -65,7 +65,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	}
 	a.bell.ring(tell...)
 	if isCRD(m.gvk()) && (did.outcome.action == created || did.outcome.action == configured) {
-		a.awaitCRD(ctx, m, established)
+		a.awaitCRD(ctx, p.client, m, established)
 	}
 	return did.outcome
 }
