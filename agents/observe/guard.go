@@ -1,0 +1,228 @@
+package observe
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/functions"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
+	"github.com/google/cel-go/interpreter"
+)
+
+// CEL knows what a call costs only after it was made. Most calls cannot make
+// more of their arguments than a small multiple; those that can are judged
+// before.
+const (
+	// mostText is what one call may make, in bytes.
+	mostText = 1 << 20
+	// mostElements is the length of a list that one call makes.
+	mostElements = 10_000
+	// mostPrecision is that of numbers in formatted text.
+	mostPrecision = 100
+)
+
+// A guard returns why a call is refused, nil if it is not.
+type guard func(args []ref.Val) error
+
+var guards = map[string]guard{
+	"replace": guardReplace,
+	"join":    guardJoin,
+	"format":  guardFormat,
+	"split":   guardSplit,
+	"findAll": guardFind,
+}
+
+// guardFunctions declares the functions that need it once more, as they are but
+// for their guards.
+func guardFunctions(base *cel.Env) ([]cel.EnvOption, error) {
+	known := base.Functions()
+	options := make([]cel.EnvOption, 0, len(guards))
+	for name, check := range guards {
+		function, ok := known[name]
+		if !ok {
+			return nil, fmt.Errorf("set up CEL: there is no function %s to guard", name)
+		}
+		bindings, err := function.Bindings()
+		if err != nil {
+			return nil, fmt.Errorf("set up CEL: bind %s: %w", name, err)
+		}
+		calls := make(map[string]*functions.Overload, len(bindings))
+		for _, b := range bindings {
+			calls[b.Operator] = b
+		}
+		var overloads []cel.FunctionOpt
+		for _, o := range function.OverloadDecls() {
+			call := calls[o.ID()]
+			if call == nil {
+				return nil, fmt.Errorf("set up CEL: %s is not bound", o.ID())
+			}
+			declare := cel.Overload
+			if o.IsMemberFunction() {
+				declare = cel.MemberOverload
+			}
+			overloads = append(overloads, declare(o.ID(), o.ArgTypes(), o.ResultType(), binding(call, check, len(o.ArgTypes()))))
+		}
+		options = append(options, cel.Function(name, overloads...))
+	}
+	return options, nil
+}
+
+// binding puts a guard before a call of so many arguments.
+func binding(call *functions.Overload, check guard, arguments int) cel.OverloadOpt {
+	guarded := func(args ...ref.Val) ref.Val {
+		if err := check(args); err != nil {
+			return types.WrapErr(err)
+		}
+		switch {
+		case call.Unary != nil && len(args) == 1:
+			return call.Unary(args[0])
+		case call.Binary != nil && len(args) == 2:
+			return call.Binary(args[0], args[1])
+		}
+		return call.Function(args...)
+	}
+	switch arguments {
+	case 1:
+		return cel.UnaryBinding(func(arg ref.Val) ref.Val { return guarded(arg) })
+	case 2:
+		return cel.BinaryBinding(func(left, right ref.Val) ref.Val { return guarded(left, right) })
+	}
+	return cel.FunctionBinding(guarded)
+}
+
+func text(args []ref.Val, i int) string {
+	if i < len(args) {
+		if s, ok := args[i].(types.String); ok {
+			return string(s)
+		}
+	}
+	return ""
+}
+
+func guardReplace(args []ref.Val) error {
+	s, old, next := text(args, 0), text(args, 1), text(args, 2)
+	times := len(s) + 1
+	if old != "" {
+		times = strings.Count(s, old)
+	}
+	if len(s)+times*len(next) > mostText {
+		return fmt.Errorf("replace would make more than %d bytes", mostText)
+	}
+	return nil
+}
+
+func guardSplit(args []ref.Val) error {
+	s, separator := text(args, 0), text(args, 1)
+	if strings.Count(s, separator) >= mostElements {
+		return fmt.Errorf("split would make more than %d strings", mostElements)
+	}
+	return nil
+}
+
+// guardFind has the number of matches bounded by that of characters.
+func guardFind(args []ref.Val) error {
+	if len(text(args, 0)) > mostElements {
+		return fmt.Errorf("findAll looks at %d bytes at most", mostElements)
+	}
+	return nil
+}
+
+func guardJoin(args []ref.Val) error {
+	list, ok := args[0].(traits.Lister)
+	if !ok {
+		return nil
+	}
+	if size, ok := list.Size().(types.Int); !ok || size > mostElements {
+		return fmt.Errorf("join takes %d strings at most", mostElements)
+	}
+	if left := measure(list, mostText); left < lengthOf(list)*len(text(args, 1)) {
+		return fmt.Errorf("join would make more than %d bytes", mostText)
+	}
+	return nil
+}
+
+func guardFormat(args []ref.Val) error {
+	if len(args) < 2 {
+		return nil
+	}
+	for rest := text(args, 0); ; {
+		_, after, found := strings.Cut(rest, "%.")
+		if !found {
+			break
+		}
+		digits := len(after) - len(strings.TrimLeft(after, "0123456789"))
+		if digits > 3 || (digits == 3 && after[:3] > "100") {
+			return fmt.Errorf("format takes a precision of %d at most", mostPrecision)
+		}
+		rest = after
+	}
+	if measure(args[1], mostText-len(text(args, 0))) < 0 {
+		return fmt.Errorf("format would make more than %d bytes", mostText)
+	}
+	return nil
+}
+
+func lengthOf(list traits.Lister) int {
+	size, _ := list.Size().(types.Int)
+	return int(size)
+}
+
+// measure returns what is left of room after the text of value, less than 0 if
+// there is not enough. It looks no further than the room reaches.
+func measure(value ref.Val, room int) int {
+	const entry = 8 // What a number or a mark takes, about.
+	switch v := value.(type) {
+	case types.String:
+		return room - len(v) - 1
+	case types.Bytes:
+		return room - len(v) - 1
+	case traits.Mapper:
+		for it := v.Iterator(); room >= 0 && it.HasNext() == types.True; {
+			key := it.Next()
+			room = measure(key, room-entry)
+			if room >= 0 {
+				room = measure(v.Get(key), room)
+			}
+		}
+	case traits.Lister:
+		for it := v.Iterator(); room >= 0 && it.HasNext() == types.True; {
+			room = measure(it.Next(), room-1)
+		}
+	default:
+		return room - entry
+	}
+	return room
+}
+
+// guardLists bounds the lists that additions make. An addition copies nothing
+// and is free, so that a short expression could double a list until going
+// through it takes for ever.
+func guardLists(i interpreter.Interpretable) (interpreter.Interpretable, error) {
+	if call, ok := i.(interpreter.InterpretableCall); ok && call.Function() == "_+_" {
+		return addition{call}, nil
+	}
+	return i, nil
+}
+
+type addition struct{ interpreter.InterpretableCall }
+
+// Eval implements interpreter.Interpretable.
+func (a addition) Eval(vars interpreter.Activation) ref.Val {
+	sum := a.InterpretableCall.Eval(vars)
+	list, ok := sum.(traits.Lister)
+	if !ok {
+		return sum
+	}
+	size := lengthOf(list)
+	if size > mostElements {
+		return types.NewErr("a list of more than %d elements", mostElements)
+	}
+	flat := make([]ref.Val, 0, size) // Else each look at it would go through all additions.
+	for it := list.Iterator(); it.HasNext() == types.True; {
+		flat = append(flat, it.Next())
+	}
+	return types.NewRefValList(types.DefaultTypeAdapter, flat)
+}
