@@ -55,6 +55,12 @@ type Match struct {
 	// Unclaimed is how many of the agent's works the source does not know, and
 	// has decided to leave alone.
 	Unclaimed int
+	// Complete says that the source wants no work on the cluster that the agent
+	// does not hold. Without it, what the agent lacks may be wanted all the same:
+	// there are works that the source cannot send, or whose deletion it withholds,
+	// or it was found to have forgotten works. Sources that do not know this field
+	// never say so.
+	Complete bool
 }
 
 // Buckets is a source's answer to a Digest which is not what it expected: asks
@@ -106,6 +112,7 @@ type (
 		Spec      digest.Short `json:"spec"`
 		Status    digest.Short `json:"status"`
 		Unclaimed int          `json:"unclaimed,omitempty"`
+		Complete  bool         `json:"complete,omitempty"`
 	}
 	bucketsBody struct {
 		Instance digest.Key `json:"instance"`
@@ -137,7 +144,7 @@ func (d Digest) Encode(a Action) (event.Event, error) {
 
 // Encode implements Message; the action is Announce.
 func (m Match) Encode(a Action) (event.Event, error) {
-	return announce(a, kindMatch, m.Source, m.check(), matchBody{m.Instance, m.Term, m.Spec, m.Status, m.Unclaimed})
+	return announce(a, kindMatch, m.Source, m.check(), matchBody{m.Instance, m.Term, m.Spec, m.Status, m.Unclaimed, m.Complete})
 }
 
 // Encode implements Message; the action is Announce.
@@ -258,7 +265,7 @@ func decodeMatch(e event.Event) (Message, error) {
 	if err := parseAnnounced(e, maxSummary, &body); err != nil {
 		return nil, err
 	}
-	m := Match{e.Get(event.Source), body.Instance, body.Term, body.Spec, body.Status, body.Unclaimed}
+	m := Match{e.Get(event.Source), body.Instance, body.Term, body.Spec, body.Status, body.Unclaimed, body.Complete}
 	return m, m.check()
 }
 
