@@ -95,7 +95,8 @@ func (a *Agent) handleHello(d brokers.Delivery, at *step, h codec.Hello) {
 
 // handleMatch takes a source's word that both sides hold the same.
 func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
-	a.handleAnswer(d, at, answerOf{m.Source, m.Instance, m.Term}, func() {
+	a.handleAnswer(d, at, answerOf{m.Source, m.Instance, m.Term}, func(known Peer) {
+		held := a.state.unconfirmed(m.Source, known.lifetime()) // Before what it is compared with.
 		of := matched{m.Spec, m.Status}
 		present := of == a.present(m.Source)
 		result := resultMatch
@@ -105,6 +106,12 @@ func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
 		digestsTotal.WithLabelValues(result).Inc()
 		dialogue := a.dialogues[m.Source]
 		dialogue.matches(time.Now(), of, present)
+		var agreed agreement
+		if present && m.Complete && m.Unclaimed == 0 && known.lifetime() != "" {
+			agreed = agreement{known.lifetime(), time.Now()}
+			a.confirm(held, agreed.lifetime)
+		}
+		dialogue.agree(agreed)
 		if dialogue.disown(m.Unclaimed) && m.Unclaimed > 0 {
 			a.log.Warn("source does not know some of its works that this cluster holds; they stay until their deletion is confirmed on the hub",
 				"source", m.Source, "works", m.Unclaimed)
@@ -114,7 +121,7 @@ func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
 
 // handleBuckets takes a source's word where both sides differ.
 func (a *Agent) handleBuckets(d brokers.Delivery, at *step, b codec.Buckets) {
-	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term}, func() {
+	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term}, func(Peer) {
 		digestsTotal.WithLabelValues(resultDiffers).Inc()
 		differing := a.differing(b)
 		a.dialogues[b.Source].differs(time.Now(), differing)
@@ -136,7 +143,7 @@ type answerOf struct {
 // newest lead of its source. Others are none of its business: those to an
 // earlier start, to another agent that bears the same name, and of a hub that
 // another one has taken over from.
-func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func()) {
+func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func(Peer)) {
 	if of.source == d.From.Source && of.instance != a.o.Instance {
 		digestsTotal.WithLabelValues(resultOtherInstance).Inc()
 		if of.term >= a.state.peer(of.source).Term {
@@ -151,7 +158,7 @@ func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func
 			return
 		}
 		a.untell("silent " + of.source)
-		act()
+		act(known)
 	})
 }
 

@@ -21,6 +21,8 @@ type hub struct {
 
 	// What follows is guarded by b.mu.
 	term     int64
+	epoch    string
+	lacks    bool // It has works that it cannot send.
 	silent   bool // It answers nothing.
 	greets   bool // It says hello to agents that list and know digests.
 	ocm      bool // It knows lists only.
@@ -35,7 +37,7 @@ type hub struct {
 
 // newHub makes the bench's source of this ID one that knows digests.
 func (b *bench) newHub(id string) *hub {
-	h := &hub{b: b, id: id, term: 1, works: map[string]codec.Bundle{}, statuses: map[string]string{}}
+	h := &hub{b: b, id: id, term: 1, epoch: "e1", works: map[string]codec.Bundle{}, statuses: map[string]string{}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.hubs == nil {
@@ -96,7 +98,7 @@ func (h *hub) expected(key digest.Key) (spec, status *digest.Set) {
 func (h *hub) answer(m codec.Digest) {
 	spec, status := h.expected(m.Instance)
 	if spec.Root() == m.Spec && status.Root() == m.Status {
-		h.say(codec.Match{Source: h.id, Instance: m.Instance, Term: h.term, Spec: m.Spec.Short(), Status: m.Status.Short()}, codec.Announce)
+		h.say(codec.Match{Source: h.id, Instance: m.Instance, Term: h.term, Spec: m.Spec.Short(), Status: m.Status.Short(), Complete: !h.lacks}, codec.Announce)
 		return
 	}
 	b := codec.Buckets{Source: h.id, Instance: m.Instance, Term: h.term, Works: spec.Len()}
@@ -161,7 +163,7 @@ func (h *hub) hello() {
 }
 
 func (h *hub) announce() {
-	h.say(codec.Hello{Source: h.id, Epoch: "e1", Term: h.term, Capabilities: []string{codec.CapDigest}}, codec.Announce)
+	h.say(codec.Hello{Source: h.id, Epoch: h.epoch, Term: h.term, Capabilities: []string{codec.CapDigest}}, codec.Announce)
 }
 
 // downgrade puts an OCM source in the hub's place.

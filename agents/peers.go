@@ -2,6 +2,7 @@ package agents
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/fleetcast-io/fleetcast/codec"
 )
@@ -21,6 +22,13 @@ type Peer struct {
 	// term, Epoch is the greater. It goes down only when that lead was silent for
 	// long while another one was heard.
 	Term int64
+}
+
+// lifetime names the lifetime of the source's state, which is the epoch without
+// what each lead adds to it; empty if it is not known.
+func (p Peer) lifetime() string {
+	dot := strings.LastIndexByte(p.Epoch, '.')
+	return p.Epoch[:max(dot, 0)]
 }
 
 // digests says whether the source takes part in the comparison of digests.
