@@ -66,11 +66,15 @@ func (a *Applier) appliedWork(p *pass) *workv1.AppliedManifestWork {
 		labels = make(map[string]string)
 	}
 	labels[keyLabel] = p.key.label()
+	annotations := map[string]string{sourceAnnotation: p.key.source, idAnnotation: p.key.id}
+	if lifetime := a.ledger.Lifetime(p.key.source, p.key.id); lifetime != "" {
+		annotations[lifetimeAnnotation] = lifetime
+	}
 	return &workv1.AppliedManifestWork{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        a.nameOf(p.work.Name),
 			Labels:      labels,
-			Annotations: map[string]string{sourceAnnotation: p.key.source, idAnnotation: p.key.id},
+			Annotations: annotations,
 			Finalizers:  []string{api.AppliedWorkFinalizer},
 		},
 		Spec: workv1.AppliedManifestWorkSpec{
@@ -84,6 +88,9 @@ func (a *Applier) appliedWork(p *pass) *workv1.AppliedManifestWork {
 // changes when the broker's address does, and a second one would share the
 // objects with the first for ever.
 func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
+	if a.beingEvicted(p.key) {
+		return nil, errEvicting
+	}
 	desired := a.appliedWork(p)
 	asked := want{sum: digestAppliedWork(desired)}
 	if h := a.held(p.key); h != nil {
@@ -177,6 +184,9 @@ func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired *workv
 		// The work was made again under the same name: what is there is its own
 		// now, and what it does not want is pruned.
 		a.forget(was)
+		if desired.Annotations[lifetimeAnnotation] == "" {
+			desired.Annotations[lifetimeAnnotation+"-"] = "" // It spoke of the other one.
+		}
 	}
 	return a.updateAppliedWork(ctx, desired, live)
 }

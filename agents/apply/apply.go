@@ -53,6 +53,13 @@ type Options struct {
 	// Changed is called when an object of a work changed, appeared or went. It
 	// must not block. One work is told at most about once a second.
 	Changed func(source, id string)
+	// Ledger is what the agent knows of its works. Default: one that knows
+	// nothing, and so nothing is evicted.
+	Ledger Ledger
+	// EvictionGrace is for how long it must have been certain that a work is not
+	// wanted before what it made, and was not removed with it, is: the time that
+	// the applier ran counts. Default: 1 h; NeverEvict or more switches it off.
+	EvictionGrace time.Duration
 	// Log gets what an operator acts on. Default: slog.Default().
 	Log *slog.Logger
 	// Registerer gets the metrics. Default: none are registered.
@@ -94,6 +101,10 @@ type Limits struct {
 func (o Options) withDefaults() Options {
 	o.AgentID = cmp.Or(o.AgentID, o.HubHash)
 	o.Log = cmp.Or(o.Log, slog.Default())
+	o.EvictionGrace = cmp.Or(o.EvictionGrace, time.Hour)
+	if o.Ledger == nil {
+		o.Ledger = unknowing{}
+	}
 	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
 	o.MaxWatches = cmp.Or(o.MaxWatches, 256)
 	o.Recheck = cmp.Or(o.Recheck, 5*time.Minute)
@@ -114,10 +125,12 @@ type Applier struct {
 	watches *watches
 	bell    *bell
 	metrics metrics
+	ledger  Ledger
 	log     *slog.Logger
 
 	mu       sync.Mutex
 	holdings map[workKey]*holding
+	evicting map[workKey]struct{}
 }
 
 // New returns an Applier for the cluster that cfg leads to. It makes no
@@ -138,11 +151,12 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 	}
 	const bellInterval = time.Second
 	a := &Applier{
-		options: o, client: c, metrics: m, log: o.Log,
+		options: o, client: c, metrics: m, log: o.Log, ledger: o.Ledger,
 		mapper:   newMapper(c.types.ServerResourcesForGroupVersion, o.Discovery),
 		index:    newIndex(o.Verify),
 		bell:     newBell(bellInterval, o.Changed),
 		holdings: make(map[workKey]*holding),
+		evicting: make(map[workKey]struct{}),
 	}
 	a.watches = &watches{
 		index: a.index, client: c.metadata, bell: a.bell, log: o.Log,
@@ -151,10 +165,14 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 	return a, nil
 }
 
-// Run watches what is applied until ctx ends, and then returns nil. It makes
+// Run watches what is applied, and removes what is not wanted any more (see
+// Ledger), until ctx ends, and then returns nil. It makes
 // up for anything that happened before it was called. Call it once.
 func (a *Applier) Run(ctx context.Context) error {
+	var evicting sync.WaitGroup
+	evicting.Go(func() { newEviction(a).run(ctx) })
 	a.watches.run(ctx)
+	evicting.Wait()
 	return nil
 }
 

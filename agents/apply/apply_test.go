@@ -40,7 +40,7 @@ func TestAppliesAWork(t *testing.T) {
 	}
 
 	applied := w.appliedWork()
-	spec := workv1.AppliedManifestWorkSpec{HubHash: c.hub, AgentID: "agent", ManifestWorkName: "web"}
+	spec := workv1.AppliedManifestWorkSpec{HubHash: c.hub, AgentID: "agent-" + c.hub, ManifestWorkName: "web"}
 	if diff := cmp.Diff(spec, applied.Spec); diff != "" {
 		t.Errorf("AppliedManifestWork spec (-want +got):\n%s", diff)
 	}

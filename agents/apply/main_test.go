@@ -79,7 +79,10 @@ func (c *cluster) restart(o apply.Options) {
 	c.wire = &wire{}
 	c.changed = make(chan string, 1000)
 	changed := c.changed
-	o.HubHash, o.AgentID = c.hub, "agent"
+	o.HubHash = c.hub
+	if o.AgentID == "" {
+		o.AgentID = "agent-" + c.hub
+	}
 	o.Changed = func(_, id string) {
 		select {
 		case changed <- id:

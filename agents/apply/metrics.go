@@ -9,7 +9,16 @@ import (
 type metrics struct {
 	applied *prometheus.CounterVec
 	writes  *prometheus.CounterVec
+	// orphaned counts AppliedManifestWorks whose works the agent does not hold.
+	orphaned *prometheus.GaugeVec
+	evicted  prometheus.Counter
 }
+
+// Values of the label state of orphaned: what becomes of them.
+const (
+	orphanKept     = "kept"
+	orphanEvicting = "evicting"
+)
 
 func newMetrics(r prometheus.Registerer) (metrics, error) {
 	m := metrics{
@@ -21,6 +30,17 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 			Name: "fleetcast_agent_api_writes_total",
 			Help: "Writing requests to the cluster's API server, by verb.",
 		}, []string{"verb"}),
+		orphaned: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "fleetcast_agent_orphaned_works",
+			Help: "Works that left objects on the cluster and that the agent does not hold, by whether these are kept, since nobody says that they are not wanted, or are being evicted.",
+		}, []string{"state"}),
+		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleetcast_agent_evicted_works_total",
+			Help: "Works whose objects were removed because the source does not want them any more.",
+		}),
+	}
+	for _, state := range []string{orphanKept, orphanEvicting} {
+		m.orphaned.WithLabelValues(state)
 	}
 	for _, a := range []action{created, configured, unchanged, observed, rejected, failed} {
 		m.applied.WithLabelValues(string(a))
@@ -31,7 +51,7 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.applied, m.writes} {
+	for _, c := range []prometheus.Collector{m.applied, m.writes, m.orphaned, m.evicted} {
 		if err := r.Register(c); err != nil {
 			return m, err
 		}
