@@ -46,6 +46,11 @@ type Config struct {
 	// that they changed.
 	StatusSyncInterval time.Duration
 
+	// EvictionGracePeriod is for how long it must have been certain that a source
+	// does not want a work any more before what it made is removed, if that was
+	// not done by deleting it. 100 years or more switch it off. Default: 1 h.
+	EvictionGracePeriod time.Duration
+
 	// MetricsBindAddress serves /metrics, /livez and /readyz; "0" or empty does
 	// not.
 	MetricsBindAddress string
@@ -65,6 +70,8 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.StringVar(&c.DataDir, "data-dir", "", "directory for what must outlive a restart (required)")
 	fs.StringVar(&c.AgentID, "agent-id", "", "owner mark on AppliedManifestWorks (default: hash of the broker's address)")
 	fs.DurationVar(&c.StatusSyncInterval, "status-sync-interval", time.Minute, "how often works are looked at beside the watches")
+	fs.DurationVar(&c.EvictionGracePeriod, "appliedmanifestwork-eviction-grace-period", time.Hour,
+		"how long a work must have been unwanted by its source, for certain, before what is left of it is removed; 100 years (876000h) or more: never")
 	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics, /livez and /readyz; 0 for none")
 	flags.AddBroker(fs, &c.Broker)
 	flags.AddLog(fs, &c.log)
@@ -94,6 +101,8 @@ func (c *Config) Validate() error {
 		return errors.New("--source-id is required: the source whose works are taken")
 	case c.StatusSyncInterval < 0:
 		return fmt.Errorf("--status-sync-interval %s: must not be negative", c.StatusSyncInterval)
+	case c.EvictionGracePeriod < 0:
+		return fmt.Errorf("--appliedmanifestwork-eviction-grace-period %s: must not be negative", c.EvictionGracePeriod)
 	}
 	for _, source := range c.SourceIDs {
 		f := brokers.Filter{Lane: brokers.ToCluster, Source: source, Cluster: c.ClusterName}

@@ -62,8 +62,10 @@ func Run(ctx context.Context, c Config) error {
 				a.Changed(source, id)
 			}
 		},
-		Registerer: registry,
-		Log:        c.Log,
+		Ledger:        ledger{&running},
+		EvictionGrace: c.EvictionGracePeriod,
+		Registerer:    registry,
+		Log:           c.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare to apply: %w", err)
@@ -127,6 +129,25 @@ func Run(ctx context.Context, c Config) error {
 		return applier.Run(ctx)
 	})
 	return g.Wait()
+}
+
+// A ledger is what the agent knows, which is nothing before there is one.
+type ledger struct{ running *atomic.Pointer[agents.Agent] }
+
+// Lifetime implements apply.Ledger.
+func (l ledger) Lifetime(source, id string) string {
+	if a := l.running.Load(); a != nil {
+		return a.Lifetime(source, id)
+	}
+	return ""
+}
+
+// Fate implements apply.Ledger.
+func (l ledger) Fate(source, id, lifetime string) (held, unwanted bool) {
+	if a := l.running.Load(); a != nil {
+		return a.Fate(source, id, lifetime)
+	}
+	return false, false
 }
 
 // apiPatience is how long an agent that starts waits for its API server before it
