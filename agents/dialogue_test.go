@@ -381,7 +381,8 @@ func TestSilentSourceHearsNoMore(t *testing.T) {
 }
 
 func TestPeer(t *testing.T) {
-	known := Peer{Capabilities: []string{codec.CapDigest}, Epoch: "e1", Term: 5}
+	const mine codec.Sequence = 2018536199680954368
+	known := Peer{Capabilities: []string{codec.CapDigest}, Epoch: "e1", Term: 5, Sequence: mine}
 	cases := map[string]struct {
 		reason string
 		learn  func(Peer) Peer
@@ -389,18 +390,18 @@ func TestPeer(t *testing.T) {
 	}{
 		"newer hello": {
 			"the new lead counts", func(p Peer) Peer { return p.announced(codec.Hello{Epoch: "e2", Term: 6, Capabilities: []string{"x"}}) },
-			Peer{Capabilities: []string{"x"}, Epoch: "e2", Term: 6},
+			Peer{Capabilities: []string{"x"}, Epoch: "e2", Term: 6, Sequence: mine},
 		},
 		"hello again": {
 			"what a lead says of itself may change", func(p Peer) Peer { return p.announced(codec.Hello{Epoch: "e1", Term: 5}) },
-			Peer{Epoch: "e1", Term: 5},
+			Peer{Epoch: "e1", Term: 5, Sequence: mine},
 		},
 		"older hello": {
 			"its lead is over", func(p Peer) Peer { return p.announced(codec.Hello{Epoch: "e0", Term: 4}) }, known,
 		},
 		"newer answer": {
 			"an answer tells the term, too, and not whose it is", func(p Peer) Peer { return p.answered(7) },
-			Peer{Capabilities: []string{codec.CapDigest}, Term: 7},
+			Peer{Capabilities: []string{codec.CapDigest}, Term: 7, Sequence: mine},
 		},
 		"answer again": {"nothing is new", func(p Peer) Peer { return p.answered(5) }, known},
 		"hello of a twin before it": {
@@ -408,7 +409,15 @@ func TestPeer(t *testing.T) {
 		},
 		"hello of a twin after it": {
 			"of two leads of one term all agents follow the same", func(p Peer) Peer { return p.announced(codec.Hello{Epoch: "e2", Term: 5}) },
-			Peer{Epoch: "e2", Term: 5},
+			Peer{Epoch: "e2", Term: 5, Sequence: mine},
+		},
+		"it took nothing later": {"nothing is new", func(p Peer) Peer { return p.took(mine, mine-1) }, known},
+		"it took what others were told": {
+			"the numbers of all sources are above it", func(p Peer) Peer { return p.took(mine+7, mine+7) }, known,
+		},
+		"it took later ones": {
+			"the next is above them", func(p Peer) Peer { return p.took(mine+7, mine+6) },
+			Peer{Capabilities: []string{codec.CapDigest}, Epoch: "e1", Term: 5, Sequence: mine + 7},
 		},
 		"older answer": {"its lead is over", func(p Peer) Peer { return p.answered(4) }, known},
 	}

@@ -70,11 +70,11 @@ func (a *Agent) sendDigest(ctx context.Context, source string) error {
 func (a *Agent) handleHello(d brokers.Delivery, at *step, h codec.Hello) {
 	dialogue := a.dialogues[d.From.Source]
 	outranked, forgotten := false, int64(0)
-	learn := func(known Peer) Peer {
+	learn := func(_ *draft, known Peer) Peer {
 		outranked, forgotten = known.outranks(h), 0
 		if outranked && dialogue.doubt(time.Now()) {
 			outranked, forgotten = false, known.Term
-			known = Peer{}
+			known = Peer{Sequence: known.Sequence}
 		}
 		return known.announced(h)
 	}
@@ -95,7 +95,7 @@ func (a *Agent) handleHello(d brokers.Delivery, at *step, h codec.Hello) {
 
 // handleMatch takes a source's word that both sides hold the same.
 func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
-	a.handleAnswer(d, at, answerOf{m.Source, m.Instance, m.Term}, func(known Peer) {
+	a.handleAnswer(d, at, answerOf{m.Source, m.Instance, m.Term, m.Taken}, func(known Peer) {
 		held := a.state.unconfirmed(m.Source, known.lifetime()) // Before what it is compared with.
 		of := matched{m.Spec, m.Status}
 		present := of == a.present(m.Source)
@@ -121,7 +121,7 @@ func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
 
 // handleBuckets takes a source's word where both sides differ.
 func (a *Agent) handleBuckets(d brokers.Delivery, at *step, b codec.Buckets) {
-	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term}, func(Peer) {
+	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term, b.Taken}, func(Peer) {
 		digestsTotal.WithLabelValues(resultDiffers).Inc()
 		differing := a.differing(b)
 		a.dialogues[b.Source].differs(time.Now(), differing)
@@ -132,11 +132,13 @@ func (a *Agent) handleBuckets(d brokers.Delivery, at *step, b codec.Buckets) {
 	})
 }
 
-// An answerOf is who answered which of an agent's starts.
+// An answerOf is who answered which of an agent's starts, and the highest
+// sequence that it has taken.
 type answerOf struct {
 	source   string
 	instance digest.Key
 	term     int64
+	taken    codec.Sequence
 }
 
 // handleAnswer has act called for an answer to this start of the agent, by the
@@ -152,10 +154,25 @@ func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func
 		a.pass(d, at)
 		return
 	}
-	a.hear(d, at, of.source, func(known Peer) Peer { return known.answered(of.term) }, func(known Peer) {
+	raised := false
+	learn := func(dr *draft, known Peer) Peer {
+		raised = false
+		next := known.answered(of.term)
+		if of.term < next.Term {
+			return next
+		}
+		next = next.took(of.taken, dr.Sequence)
+		raised = next.Sequence != known.Sequence
+		return next
+	}
+	a.hear(d, at, of.source, learn, func(known Peer) {
 		if of.term < known.Term {
 			digestsTotal.WithLabelValues(resultFenced).Inc()
 			return
+		}
+		if raised {
+			a.tell("sequence "+of.source, "source remembers later reports than this agent, whose data or clock was set back, or which has a double; "+
+				"numbering reports from there on", "source", of.source, "sequence", known.Sequence)
 		}
 		a.untell("silent " + of.source)
 		act(known)
@@ -164,7 +181,7 @@ func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func
 
 // hear keeps what an event says of its source, with the works, and then calls
 // act with it.
-func (a *Agent) hear(d brokers.Delivery, at *step, source string, learn func(Peer) Peer, act func(Peer)) {
+func (a *Agent) hear(d brokers.Delivery, at *step, source string, learn func(*draft, Peer) Peer, act func(Peer)) {
 	if source != d.From.Source {
 		a.drop(d, at, "foreign_source", fmt.Errorf("it says it is from source %q", source))
 		return
@@ -173,7 +190,7 @@ func (a *Agent) hear(d brokers.Delivery, at *step, source string, learn func(Pee
 	a.state.change(mutation{
 		step: at,
 		decide: func(dr *draft) {
-			known = learn(dr.peer(source))
+			known = learn(dr, dr.peer(source))
 			dr.meet(source, known)
 		},
 		done: func(err error) {

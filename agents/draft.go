@@ -94,8 +94,14 @@ func (d *draft) refused(source string) []Key {
 	return keys
 }
 
-// issue takes the next sequence.
-func (d *draft) issue() codec.Sequence {
+// issue takes the next sequence for a report to a source. What one source had
+// this agent count on from moves the numbers of no other.
+func (d *draft) issue(source string) codec.Sequence {
+	if p := d.peer(source); p.Sequence > d.Sequence {
+		p.Sequence = p.Sequence.Next(d.s.now())
+		d.Peers[source] = p
+		return p.Sequence
+	}
 	d.Sequence = d.Sequence.Next(d.s.now())
 	return d.Sequence
 }

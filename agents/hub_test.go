@@ -22,10 +22,12 @@ type hub struct {
 	// What follows is guarded by b.mu.
 	term     int64
 	epoch    string
-	lacks    bool // It has works that it cannot send.
-	silent   bool // It answers nothing.
-	greets   bool // It says hello to agents that list and know digests.
-	ocm      bool // It knows lists only.
+	lacks    bool           // It has works that it cannot send.
+	taken    codec.Sequence // It says so in its answers.
+	stale    codec.Sequence // It drops reports that are not above it.
+	silent   bool           // It answers nothing.
+	greets   bool           // It says hello to agents that list and know digests.
+	ocm      bool           // It knows lists only.
 	works    map[string]codec.Bundle
 	statuses map[string]string
 	sent     []string // IDs of works that it published for what it read in entries.
@@ -60,6 +62,9 @@ func (h *hub) hear(_ brokers.Topic, m codec.Message) {
 			h.announce()
 		}
 	case codec.Report:
+		if m.Sequence <= h.stale {
+			return
+		}
 		if deleted, err := m.Deleted(); err == nil && deleted {
 			delete(h.works, m.ID)
 			delete(h.statuses, m.ID)
@@ -98,10 +103,13 @@ func (h *hub) expected(key digest.Key) (spec, status *digest.Set) {
 func (h *hub) answer(m codec.Digest) {
 	spec, status := h.expected(m.Instance)
 	if spec.Root() == m.Spec && status.Root() == m.Status {
-		h.say(codec.Match{Source: h.id, Instance: m.Instance, Term: h.term, Spec: m.Spec.Short(), Status: m.Status.Short(), Complete: !h.lacks}, codec.Announce)
+		h.say(codec.Match{
+			Source: h.id, Instance: m.Instance, Term: h.term, Spec: m.Spec.Short(), Status: m.Status.Short(),
+			Complete: !h.lacks, Taken: h.taken,
+		}, codec.Announce)
 		return
 	}
-	b := codec.Buckets{Source: h.id, Instance: m.Instance, Term: h.term, Works: spec.Len()}
+	b := codec.Buckets{Source: h.id, Instance: m.Instance, Term: h.term, Works: spec.Len(), Taken: h.taken}
 	if all := spec.All(); spec.Root() != m.Spec {
 		b.Spec = &all
 	}

@@ -22,6 +22,12 @@ type Peer struct {
 	// term, Epoch is the greater. It goes down only when that lead was silent for
 	// long while another one was heard.
 	Term int64
+
+	// Sequence is the last of the reports to this source while they are numbered
+	// apart from State.Sequence: the source remembers later reports than this
+	// agent does, whose disk or clock was set back. It counts while it is the
+	// greater one.
+	Sequence codec.Sequence
 }
 
 // lifetime names the lifetime of the source's state, which is the epoch without
@@ -35,7 +41,7 @@ func (p Peer) lifetime() string {
 func (p Peer) digests() bool { return slices.Contains(p.Capabilities, codec.CapDigest) }
 
 func (p Peer) equal(q Peer) bool {
-	return p.Epoch == q.Epoch && p.Term == q.Term && slices.Equal(p.Capabilities, q.Capabilities)
+	return p.Epoch == q.Epoch && p.Term == q.Term && p.Sequence == q.Sequence && slices.Equal(p.Capabilities, q.Capabilities)
 }
 
 // outranks says whether the lead that announces itself is not the newest of
@@ -50,7 +56,7 @@ func (p Peer) announced(h codec.Hello) Peer {
 	if p.outranks(h) {
 		return p
 	}
-	return Peer{Capabilities: h.Capabilities, Epoch: h.Epoch, Term: h.Term}
+	return Peer{Capabilities: h.Capabilities, Epoch: h.Epoch, Term: h.Term, Sequence: p.Sequence}
 }
 
 // answered is what is known of the source after it answered a digest in this
@@ -64,6 +70,16 @@ func (p Peer) answered(term int64) Peer {
 	}
 	if term > p.Term {
 		p.Term, p.Epoch = term, "" // Its hello is still to come.
+	}
+	return p
+}
+
+// took is what is known of the source after it told the highest sequence that it
+// has taken. issued is the highest that is for all sources.
+func (p Peer) took(taken, issued codec.Sequence) Peer {
+	own := max(p.Sequence, issued)
+	if raised := own.Above(taken); raised > own {
+		p.Sequence = raised
 	}
 	return p
 }

@@ -113,7 +113,7 @@ func (a *Agent) answer(dr *draft, k Key, hash string, listed, all bool) bool {
 	case dr.refusal(k).is(hash):
 		return false
 	}
-	dr.put(k, r.with(a.report(r.Report, dr.issue())))
+	dr.put(k, r.with(a.report(r.Report, dr.issue(k.Source))))
 	return true
 }
 
@@ -131,7 +131,7 @@ func (a *Agent) insist(dr *draft, k Key, hash string) bool {
 	case held != nil && held.Report.ID != "" && normal(hash) == held.status():
 		next.moot = true
 	case !next.moot:
-		next.report, next.unsent = a.report(next.report, dr.issue()), true
+		next.report, next.unsent = a.report(next.report, dr.issue(k.Source)), true
 	}
 	dr.refuse(k, &next)
 	return next.unsent

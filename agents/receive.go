@@ -141,7 +141,7 @@ func (a *Agent) handleBundle(d brokers.Delivery, at *step, b codec.Bundle) {
 				dr.put(k, waiting(held, b, sent))
 			case verdictConfirm:
 				next := askedAgain(held, b)
-				dr.put(k, next.with(a.report(next.Report, dr.issue())))
+				dr.put(k, next.with(a.report(next.Report, dr.issue(k.Source))))
 			case verdictDuplicate, verdictStale:
 			}
 		},

@@ -61,7 +61,7 @@ func (a *Agent) refuse(d brokers.Delivery, at *step, why error) {
 			if err != nil {
 				return
 			}
-			dr.refuse(k, &refusal{generation: generation, report: a.report(report, dr.issue()), unsent: true})
+			dr.refuse(k, &refusal{generation: generation, report: a.report(report, dr.issue(k.Source)), unsent: true})
 			said = true
 		},
 		done: func(err error) {

@@ -47,7 +47,7 @@ func TestDiskKeepsEverything(t *testing.T) {
 			{"hub2", "w1"}: {Bundle: live(1, "{}")}, // Another source's work may have the same ID.
 		},
 		Sequence: 1 << 62, Cursor: "stream:42",
-		Peers: map[string]Peer{"hub1": {Capabilities: []string{"digest", "more"}, Epoch: "e1", Term: 3}, "hub2": {Term: 1}},
+		Peers: map[string]Peer{"hub1": {Capabilities: []string{"digest", "more"}, Epoch: "e1", Term: 3, Sequence: 1 << 61}, "hub2": {Term: 1}},
 	}
 	changes := Changes{Works: map[Key]*Record{{"hub1", "gone"}: full}, Peers: map[string]Peer{"hub1": {Term: 2}, "hub2": {Term: 1}}}
 	maps.Copy(changes.Works, want.Works)

@@ -106,14 +106,14 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, of outcome) {
 			}
 			current = true
 			if deleted {
-				d.put(k, buried(now, a.report(report, d.issue()), a.o.Now()))
+				d.put(k, buried(now, a.report(report, d.issue(k.Source)), a.o.Now()))
 				news, resurrected = now.Next == nil, now.Next != nil
 				return
 			}
 			if now.Report.ID != "" && report.Hash == now.Report.Hash && report.Generation == now.Report.Generation {
 				return
 			}
-			d.put(k, now.with(a.report(report, d.issue())))
+			d.put(k, now.with(a.report(report, d.issue(k.Source))))
 			news = true
 		},
 		done: func(err error) {

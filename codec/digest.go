@@ -61,6 +61,10 @@ type Match struct {
 	// or it was found to have forgotten works. Sources that do not know this field
 	// never say so.
 	Complete bool
+	// Taken is the highest sequence that the source remembers to have taken from
+	// this cluster: a report with a lower one may be stale to it. 0 if it
+	// remembers none, as a source of an earlier version.
+	Taken Sequence
 }
 
 // Buckets is a source's answer to a Digest which is not what it expected: asks
@@ -77,6 +81,8 @@ type Buckets struct {
 	// Spec and Status are the sums of the expected set under the agent's key. A
 	// nil half is as the agent has it.
 	Spec, Status *[digest.Buckets]digest.Short
+	// Taken is that of Match.
+	Taken Sequence
 }
 
 // A Presence is an agent's sign of life, or of leaving. A broker may say the
@@ -113,6 +119,7 @@ type (
 		Status    digest.Short `json:"status"`
 		Unclaimed int          `json:"unclaimed,omitempty"`
 		Complete  bool         `json:"complete,omitempty"`
+		Taken     taken        `json:"taken,omitempty"`
 	}
 	bucketsBody struct {
 		Instance digest.Key `json:"instance"`
@@ -120,6 +127,7 @@ type (
 		Works    int        `json:"works"`
 		Spec     *sums      `json:"spec,omitempty"`
 		Status   *sums      `json:"status,omitempty"`
+		Taken    taken      `json:"taken,omitempty"`
 	}
 	presenceBody struct {
 		Instance digest.Key `json:"instance"`
@@ -144,12 +152,14 @@ func (d Digest) Encode(a Action) (event.Event, error) {
 
 // Encode implements Message; the action is Announce.
 func (m Match) Encode(a Action) (event.Event, error) {
-	return announce(a, kindMatch, m.Source, m.check(), matchBody{m.Instance, m.Term, m.Spec, m.Status, m.Unclaimed, m.Complete})
+	return announce(a, kindMatch, m.Source, m.check(), matchBody{
+		m.Instance, m.Term, m.Spec, m.Status, m.Unclaimed, m.Complete, taken(m.Taken),
+	})
 }
 
 // Encode implements Message; the action is Announce.
 func (b Buckets) Encode(a Action) (event.Event, error) {
-	body := bucketsBody{Instance: b.Instance, Term: b.Term, Works: b.Works}
+	body := bucketsBody{Instance: b.Instance, Term: b.Term, Works: b.Works, Taken: taken(b.Taken)}
 	if b.Works > 0 {
 		body.Spec, body.Status = (*sums)(b.Spec), (*sums)(b.Status)
 	}
@@ -204,6 +214,9 @@ func (m Match) check() error {
 	if err := checkTerm(m.Term); err != nil {
 		return err
 	}
+	if err := checkTaken(m.Taken); err != nil {
+		return err
+	}
 	return checkWorks(m.Unclaimed)
 }
 
@@ -215,6 +228,9 @@ func (b Buckets) check() error {
 		return err
 	}
 	if err := checkWorks(b.Works); err != nil {
+		return err
+	}
+	if err := checkTaken(b.Taken); err != nil {
 		return err
 	}
 	switch {
@@ -229,6 +245,13 @@ func (b Buckets) check() error {
 func checkWorks(n int) error {
 	if n < 0 || n > MaxListed {
 		return malformed("%d works, at most %d are allowed", n, MaxListed)
+	}
+	return nil
+}
+
+func checkTaken(s Sequence) error {
+	if s < 0 {
+		return malformed("the sequence %d that was taken is negative", s)
 	}
 	return nil
 }
@@ -265,7 +288,9 @@ func decodeMatch(e event.Event) (Message, error) {
 	if err := parseAnnounced(e, maxSummary, &body); err != nil {
 		return nil, err
 	}
-	m := Match{e.Get(event.Source), body.Instance, body.Term, body.Spec, body.Status, body.Unclaimed, body.Complete}
+	m := Match{
+		e.Get(event.Source), body.Instance, body.Term, body.Spec, body.Status, body.Unclaimed, body.Complete, Sequence(body.Taken),
+	}
 	return m, m.check()
 }
 
@@ -277,6 +302,7 @@ func decodeBuckets(e event.Event) (Message, error) {
 	b := Buckets{
 		Source: e.Get(event.Source), Instance: body.Instance, Term: body.Term, Works: body.Works,
 		Spec: (*[digest.Buckets]digest.Short)(body.Spec), Status: (*[digest.Buckets]digest.Short)(body.Status),
+		Taken: Sequence(body.Taken),
 	}
 	if err := b.check(); err != nil {
 		return nil, err

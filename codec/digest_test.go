@@ -54,8 +54,9 @@ func conversation(t testing.TB) map[string]codec.Message {
 		},
 		"match": codec.Match{
 			Source: source, Instance: key, Term: 3, Spec: held.Root().Short(), Status: reported.Root().Short(), Unclaimed: 1,
+			Taken: 2018536199680954368,
 		},
-		"buckets":       codec.Buckets{Source: source, Instance: key, Term: 3, Works: expected.Len(), Spec: &sums},
+		"buckets":       codec.Buckets{Source: source, Instance: key, Term: 3, Works: expected.Len(), Spec: &sums, Taken: 2018536199680954368},
 		"buckets-empty": codec.Buckets{Source: source, Instance: key, Term: 3},
 		"entries": codec.Entries{
 			Agent: agent, Instance: key, Term: 3, Buckets: []uint8{digest.BucketOf(workID)},
@@ -108,7 +109,7 @@ func TestSizes(t *testing.T) {
 	buckets.Status = buckets.Spec
 	messages["buckets"] = buckets
 	for kind, most := range map[string]int{
-		"hello": 210, "digest": 350, "match": 210, "presence": 170, "buckets-empty": 160, "buckets": 5800,
+		"hello": 210, "digest": 350, "match": 240, "presence": 170, "buckets-empty": 160, "buckets": 5800,
 	} {
 		if n := announced(t, messages[kind]).Size(); n > most {
 			t.Errorf("%s takes %d bytes, at most %d are allowed", kind, n, most)
@@ -186,6 +187,8 @@ func TestOwnEncodeRefuses(t *testing.T) {
 		{"more works than anybody has", own(func(d *codec.Digest) { d.Works = codec.MaxListed + 1 }), codec.ErrMalformed},
 		{"a match with no instance", codec.Match{Source: source}, codec.ErrMalformed},
 		{"a match that leaves less than no works alone", codec.Match{Source: source, Instance: key, Unclaimed: -1}, codec.ErrMalformed},
+		{"a match with a sequence that nobody issues", codec.Match{Source: source, Instance: key, Taken: -1}, codec.ErrMalformed},
+		{"buckets with a sequence that nobody issues", codec.Buckets{Source: source, Instance: key, Works: 1, Spec: &full, Taken: -1}, codec.ErrMalformed},
 		{"buckets that do not differ", codec.Buckets{Source: source, Instance: key, Works: 1}, codec.ErrMalformed},
 		{"sums of no works", codec.Buckets{Source: source, Instance: key, Spec: &full}, codec.ErrMalformed},
 		{"buckets of no instance", codec.Buckets{Source: source, Works: 1, Spec: &full}, codec.ErrMalformed},
@@ -249,6 +252,10 @@ func TestOwnDecodeRefuses(t *testing.T) {
 		{"sums that are not base64url", "buckets", `{` + instance + `,"works":1,"spec":"` + strings.Repeat("+", 2731) + `"}`, codec.ErrMalformed},
 		{"sums with a line break, which decoders skip", "buckets", `{` + instance + `,"works":1,"spec":"` + strings.Repeat("A", 2729) + `\r\n"}`, codec.ErrMalformed},
 		{"sums of no works", "buckets", `{` + instance + `,"works":0,"spec":"B` + strings.Repeat("A", 2730) + `"}`, codec.ErrMalformed},
+		{"a sequence as a number, of which parsers lose digits", "match", `{` + instance + `,"taken":2018536199680954368}`, codec.ErrMalformed},
+		{"a sequence over 63 bits", "match", `{` + instance + `,"taken":"9223372036854775808"}`, codec.ErrMalformed},
+		{"a negative sequence", "match", `{` + instance + `,"taken":"-1"}`, codec.ErrMalformed},
+		{"a sequence without digits", "buckets", `{` + instance + `,"works":0,"taken":""}`, codec.ErrMalformed},
 		{"a bucket that is none", "entries", `{` + instance + `,"buckets":[256],"entries":[]}`, codec.ErrMalformed},
 		{"buckets as base64", "entries", `{` + instance + `,"buckets":"AAEC","entries":[]}`, codec.ErrMalformed},
 		{"more buckets than there are", "entries", `{` + instance + `,"buckets":[` + strings.Repeat("0,", 256) + `0]}`, codec.ErrMalformed},

@@ -145,13 +145,13 @@ var own = map[string]*rapid.Generator[codec.Message]{
 		return codec.Match{
 			Source: name.Draw(t, "source"), Instance: instance.Draw(t, "instance"), Term: term.Draw(t, "term"),
 			Spec: root.Draw(t, "spec").Short(), Status: root.Draw(t, "status").Short(), Unclaimed: works.Draw(t, "unclaimed"),
-			Complete: rapid.Bool().Draw(t, "complete"),
+			Complete: rapid.Bool().Draw(t, "complete"), Taken: sequence.Draw(t, "taken"),
 		}
 	}),
 	"buckets": rapid.Custom(func(t *rapid.T) codec.Message {
 		b := codec.Buckets{
 			Source: name.Draw(t, "source"), Instance: instance.Draw(t, "instance"), Term: term.Draw(t, "term"),
-			Works: works.Draw(t, "works"),
+			Works: works.Draw(t, "works"), Taken: sequence.Draw(t, "taken"),
 		}
 		halves := rapid.IntRange(1, 3).Draw(t, "halves")
 		if b.Works == 0 {
@@ -192,6 +192,7 @@ var own = map[string]*rapid.Generator[codec.Message]{
 var (
 	epoch        = rapid.StringMatching(`[A-Za-z0-9_-]{0,64}`)
 	term         = rapid.Int64Range(0, codec.MaxTerm)
+	sequence     = rapid.Custom(func(t *rapid.T) codec.Sequence { return codec.Sequence(rapid.Int64Min(0).Draw(t, "sequence")) })
 	works        = rapid.OneOf(rapid.IntRange(0, 3), rapid.IntRange(0, codec.MaxListed))
 	capabilities = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9-]{1,32}`), 0, codec.MaxCapabilities)
 	instance     = rapid.Custom(func(t *rapid.T) digest.Key {

@@ -19,8 +19,14 @@ const (
 	stepBits      = 12
 	nodeBits      = 10
 	timeBits      = 41
+	nodeMask      = 1<<nodeBits - 1
 	stepMask      = 1<<stepBits - 1
 )
+
+// believed is the first sequence that nobody is believed to have taken: the last
+// 4 of the 69 years that sequences have. Above it an agent that numbers a
+// thousand reports a second goes on for ten thousand years, whatever its clock.
+const believed Sequence = 15 << (timeBits - 4 + nodeBits + stepBits)
 
 // Next returns a sequence greater than s, and not before now. A clock that
 // stepped back therefore costs order nothing, as long as s is the highest ever
@@ -42,6 +48,22 @@ func (s Sequence) Next(now time.Time) Sequence {
 	return Sequence(ms<<(nodeBits+stepBits) | sequenceNode<<stepBits)
 }
 
+// Above returns s, raised so that what comes Next is greater than taken, which
+// somebody else says to have had from this agent: an agent that lost what it had
+// issued learns it so. It is no number of another node than the agent's own, and
+// what is beyond all that a clock can have made is not believed, so that no word
+// of others uses up the numbers.
+func (s Sequence) Above(taken Sequence) Sequence {
+	switch {
+	case taken <= s, taken >= believed:
+		return s
+	case int64(taken)>>stepBits&nodeMask == sequenceNode:
+		return taken
+	}
+	ms := int64(taken)>>(nodeBits+stepBits) + 1
+	return Sequence(ms<<(nodeBits+stepBits) | sequenceNode<<stepBits)
+}
+
 // String is the wire form: decimal.
 func (s Sequence) String() string { return strconv.FormatInt(int64(s), 10) }
 
@@ -52,4 +74,18 @@ func ParseSequence(text string) (Sequence, error) {
 		return 0, fmt.Errorf("%w: sequenceid %.40q is not a positive number", ErrMalformed, text)
 	}
 	return Sequence(n), nil
+}
+
+// taken is a Sequence in a body: text, as in attributes, since numbers above 2^53
+// do not survive every JSON parser.
+type taken Sequence
+
+// MarshalText implements encoding.TextMarshaler.
+func (t taken) MarshalText() ([]byte, error) { return []byte(Sequence(t).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *taken) UnmarshalText(text []byte) error {
+	s, err := ParseSequence(string(text))
+	*t = taken(s)
+	return err
 }

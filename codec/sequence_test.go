@@ -77,6 +77,48 @@ func TestSequenceGrows(t *testing.T) {
 	})
 }
 
+// TestSequenceAbove: what is issued after another told a sequence is greater than
+// that one, unless no clock can have made it.
+func TestSequenceAbove(t *testing.T) {
+	const own, later codec.Sequence = 2018536199680954368, 2018537347955560448
+	last, err := codec.ParseSequence("9223372036854775807")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		reason string
+		taken  codec.Sequence
+		want   codec.Sequence
+	}{
+		{"nothing was taken", 0, own},
+		{"an earlier one was taken", own - 1, own},
+		{"the last one was taken", own, own},
+		{"a later one was taken", later, later},
+		{"a later one with all steps used up was taken", later | 4095, later | 4095},
+		{"one of another node was taken: the next millisecond is above it, on the own node", later + 5<<12, later + 1<<22},
+		{"one of node 0 was taken", later - 1<<12, later + 1<<22},
+		{"the last number there is was told", last, own},
+		{"one of the last four years was told", 15 << 59, own},
+		{"the highest that is believed was told", 15<<59 - 1<<22 | 1<<12, 15<<59 - 1<<22 | 1<<12},
+	} {
+		if got := own.Above(tc.taken); got != tc.want {
+			t.Errorf("%s: Above(%d) = %d, want %d", tc.reason, tc.taken, got, tc.want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		own := codec.Sequence(0).Next(time.UnixMilli(rapid.Int64Range(1.3e12, 3e12).Draw(t, "issued at")))
+		taken := codec.Sequence(rapid.Int64Min(0).Draw(t, "taken"))
+		now := time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(t, "now"))
+		next := own.Above(taken).Next(now)
+		if next <= own || taken < 15<<59 && next <= taken {
+			t.Fatalf("after %d was taken, %d follows %d", taken, next, own)
+		}
+		if node := next >> 12 & 1023; node != 1 {
+			t.Fatalf("%d is of node %d", next, node)
+		}
+	})
+}
+
 func TestParseSequenceRefuses(t *testing.T) {
 	for text, reason := range map[string]string{
 		"":                     "nothing",

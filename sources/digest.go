@@ -171,6 +171,7 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 	excuses := d.excusesFor(cluster, held)
 	spec, status := expected(m.Instance, held, excuses, d.unsavedOf(cluster), d.noStatus)
 	specRoot, statusRoot := spec.Root(), status.Root()
+	taken := takenOf(held)
 	_, term := d.leadership()
 	to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: keyDigest}
 	unclaimed := d.compared(cluster, specRoot == m.Spec, asOf)
@@ -179,11 +180,11 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 		d.answerWith(ctx, to, typeMatch, codec.Match{
 			Source: d.id, Instance: m.Instance, Term: term,
 			Spec: specRoot.Short(), Status: statusRoot.Short(), Unclaimed: unclaimed,
-			Complete: !lacking(excuses) && !d.forgetful(time.Now()),
+			Complete: !lacking(excuses) && !d.forgetful(time.Now()), Taken: taken,
 		})
 		return
 	}
-	answer := codec.Buckets{Source: d.id, Instance: m.Instance, Term: term, Works: spec.Len()}
+	answer := codec.Buckets{Source: d.id, Instance: m.Instance, Term: term, Works: spec.Len(), Taken: taken}
 	result := "status_differs"
 	if specRoot != m.Spec {
 		result = "differs"
@@ -200,6 +201,15 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 	d.peerLocked(cluster).asked = request{instance: m.Instance, at: time.Now()}
 	d.mu.Unlock()
 	d.answerWith(ctx, to, typeBuckets, answer)
+}
+
+// takenOf is the highest sequence that was taken of a cluster.
+func takenOf(held []Held) codec.Sequence {
+	var taken codec.Sequence
+	for _, h := range held {
+		taken = max(taken, h.Sequence)
+	}
+	return taken
 }
 
 // answerWith sends an answer. One that cannot be sent is not tried again: the

@@ -318,6 +318,53 @@ func TestStatusAloneDiffers(t *testing.T) {
 	})
 }
 
+// TestAnswersTellWhatWasTaken: an agent that lost its count learns it from the
+// answers to its digests, whether or not anything differs.
+func TestAnswersTellWhatWasTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		start(t, src, f, sources.Options{})
+		a, other := newScripted(t, f, "c1"), newScripted(t, f, "c2")
+		answer := func(a *scripted) (taken codec.Sequence, kind string) {
+			a.heard()
+			a.digest()
+			pass(3 * time.Second)
+			for _, m := range a.heard() {
+				switch m := m.(type) {
+				case codec.Match:
+					return m.Taken, "match"
+				case codec.Buckets:
+					return m.Taken, "buckets"
+				}
+			}
+			return 0, "nothing"
+		}
+		a.sequence = 1000
+		for i := range 3 {
+			b := put(t, src, "c1", fmt.Sprint("w", i))
+			a.takes(b)
+			a.reports(b)
+		}
+		pass(time.Second)
+		if taken, kind := answer(a); kind != "match" || taken != a.sequence {
+			t.Errorf("%s, taken %d, want a match that tells of %d", kind, taken, a.sequence)
+		}
+		// It comes back without its count, and what it says is dropped.
+		last := a.sequence
+		a.sequence = 1
+		b := put(t, src, "c1", "w0")
+		a.takes(b)
+		a.reports(b)
+		pass(time.Second)
+		if taken, kind := answer(a); kind != "buckets" || taken != last {
+			t.Errorf("%s, taken %d, want buckets that tell of %d", kind, taken, last)
+		}
+		if taken, kind := answer(other); kind != "match" || taken != 0 {
+			t.Errorf("another cluster's %s tells of %d, want a match that tells of nothing", kind, taken)
+		}
+	})
+}
+
 // TestEntriesAreTakenWhenAskedFor: whoever sends them all the time has nothing
 // published for it.
 func TestEntriesAreTakenWhenAskedFor(t *testing.T) {

@@ -130,6 +130,10 @@ type Held struct {
 	// StatusHash is the status hash as the source holds it; a work without a
 	// report has the hash of an empty status.
 	StatusHash string
+	// Sequence is that of the last report taken, as far as Source.Report goes by
+	// it, 0 if it goes by none. The cluster's agent is told the highest, and
+	// numbers its reports from there if it lost its own count.
+	Sequence codec.Sequence
 }
 
 // A Verdict is what became of a report.

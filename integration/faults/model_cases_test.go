@@ -38,6 +38,7 @@ func TestModelCases(t *testing.T) {
 		"25 clocks wrong by ten years":          {play: caseClocks},
 		"28 agent away for thirty days":         {bend: shortQueue, play: caseAway},
 		"29 agent lost its state":               {play: caseAgentEmpty},
+		"29 agent lost its state and its clock": {play: caseAgentEmptyClocks},
 		"30 two agents of one cluster":          {play: caseCloned},
 		"40 events that nobody should send":     {play: casePoison},
 		"41 a work that is too large":           {bend: smallPackets, play: caseTooLarge},
@@ -337,6 +338,27 @@ func caseAgentEmpty(t *testing.T, w *world) {
 	w.put("hub1", "c1", "w1", "changed meanwhile")
 	w.setBack("c1", &agents.Volatile{})
 	t.Logf("converged after %s", w.mustConverge(atLast))
+}
+
+// caseAgentEmptyClocks: what an agent says after it lost its disk is ordered
+// after what it said before, though its clock says otherwise. The hub runs all the
+// time and remembers what it took.
+func caseAgentEmptyClocks(t *testing.T, w *world) {
+	t.Helper()
+	w.fill()
+	content := 0
+	for _, offset := range []time.Duration{0, -time.Minute, -time.Hour, decade, -decade} {
+		w.clocks["c1"].set(offset)
+		w.setBack("c1", &agents.Volatile{})
+		for range 2 {
+			content++
+			w.put("hub1", "c1", "w0", fmt.Sprint(content))
+			w.remove("hub1", "c1", "w1")
+			t.Logf("clock %s off: converged after %s", offset, w.mustConverge(soon))
+			w.put("hub1", "c1", "w1", fmt.Sprint(content))
+			w.mustConverge(soon)
+		}
+	}
 }
 
 func caseCloned(t *testing.T, w *world) {

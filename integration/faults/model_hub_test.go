@@ -304,6 +304,7 @@ func (c *clerk) Held(_ context.Context, cluster string) ([]sources.Held, error) 
 			if err != nil {
 				return nil, err
 			}
+			h.Sequence = c.last(k)
 			held = append(held, h)
 		}
 	}
@@ -327,6 +328,13 @@ func heldOf(k sources.Key, b codec.Bundle, r codec.Report) (sources.Held, error)
 	var err error
 	h.Digest, err = b.Digest()
 	return h, err
+}
+
+// last is the sequence of the last report on a work that this process took.
+func (c *clerk) last(k sources.Key) codec.Sequence {
+	c.seenMu.Lock()
+	defer c.seenMu.Unlock()
+	return c.seen[k]
 }
 
 // Begin implements sources.Lifetime.

@@ -69,8 +69,6 @@ type program struct {
 type clock struct {
 	mu     sync.Mutex
 	offset time.Duration
-	most   time.Duration
-	least  time.Duration
 }
 
 func (c *clock) now() time.Time {
@@ -87,18 +85,7 @@ const era = 30 * 365 * 24 * time.Hour
 func (c *clock) set(offset time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.offset = max(c.least, offset)
-	c.most = max(c.most, c.offset)
-}
-
-// catchUp sets the clock to the latest that it ever was, and keeps it from going
-// behind that. Who restores an agent from a backup must set the clock right:
-// nothing else orders its reports after those that it forgot.
-func (c *clock) catchUp() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.least = c.most
-	c.offset = c.most
+	c.offset = offset
 }
 
 func newWorld(t testing.TB, s settings) *world {
@@ -302,7 +289,6 @@ func (w *world) setBack(name string, older *agents.Volatile) {
 	w.kill(agentOf(name))
 	w.damaged[name] = true
 	w.clusters[name].forget()
-	w.clocks[name].catchUp()
 	w.stores[name] = older
 	w.startAgent(name, agentOf(name), older)
 }

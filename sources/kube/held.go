@@ -49,6 +49,7 @@ func (s *Source) Held(ctx context.Context, cluster string) ([]sources.Held, erro
 			Gone:       clusterDeleted(w),
 			Reported:   reported(w),
 			StatusHash: hash,
+			Sequence:   s.taken(rec),
 		})
 	}
 	return s.appendTombstones(held, cluster, objects), nil
@@ -67,13 +68,20 @@ func (s *Source) appendTombstones(held []sources.Held, cluster string, objects m
 		if _, ok := objects[id]; ok || t.ConfirmedAt != nil {
 			continue
 		}
-		h := sources.Held{ID: id, Generation: t.Generation, Deleting: true, Reported: t.reported, StatusHash: t.status}
+		h := sources.Held{ID: id, Generation: t.Generation, Deleting: true, Reported: t.reported, StatusHash: t.status, Sequence: t.sequence}
 		if h.StatusHash == "" {
 			h.StatusHash = s.empty
 		}
 		held = append(held, h)
 	}
 	return held
+}
+
+// taken is the sequence of the last report on a work that this process took.
+func (s *Source) taken(rec *record) codec.Sequence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return rec.sequence
 }
 
 // content is all of a work that its digest depends on, beside its UID and name,

@@ -48,6 +48,9 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tc.reason, got, tc.want)
 		}
 	}
+	if got := h.held()[second.ID].Sequence; got != a.sequence {
+		t.Errorf("the cluster is told of sequence %d, want that of the last report taken, %d", got, a.sequence)
+	}
 	if got, want := summary(h.mustGet("web")), "Applied=True AppliedManifestWorkComplete, Available=True ResourcesAvailable"; got != want {
 		t.Errorf("conditions %s, want %s", got, want)
 	}

@@ -244,6 +244,7 @@ func (s *Source) Held(_ context.Context, cluster string) ([]sources.Held, error)
 			Digest:     w.digest,
 			Reported:   w.Report.Generation,
 			StatusHash: w.Report.Hash,
+			Sequence:   w.Report.Sequence,
 		}
 		if w.Report.Sequence == 0 {
 			h.StatusHash = s.empty

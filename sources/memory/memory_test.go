@@ -156,7 +156,7 @@ func TestVerdicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []sources.Held{{ID: k.ID, Generation: 1, Digest: content, Reported: 1, StatusHash: report(t, b, 1, "Applied").Hash}}
+	want := []sources.Held{{ID: k.ID, Generation: 1, Digest: content, Reported: 1, StatusHash: report(t, b, 1, "Applied").Hash, Sequence: 4}}
 	if diff := cmp.Diff(want, held); diff != "" {
 		t.Errorf("held (-want +got):\n%s", diff)
 	}
