@@ -70,6 +70,9 @@ func (a *Applier) appliedWork(p *pass) *workv1.AppliedManifestWork {
 	if lifetime := a.ledger.Lifetime(p.key.source, p.key.id); lifetime != "" {
 		annotations[lifetimeAnnotation] = lifetime
 	}
+	if !p.executor.IsZero() {
+		annotations[executorAnnotation] = p.executor.String()
+	}
 	return &workv1.AppliedManifestWork{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        a.nameOf(p.work.Name),
@@ -239,6 +242,9 @@ func (a *Applier) updateAppliedWork(ctx context.Context, desired, live *workv1.A
 		next := live.DeepCopy()
 		next.Labels = mergeMap(live.Labels, desired.Labels)
 		next.Annotations = mergeMap(live.Annotations, desired.Annotations)
+		if desired.Annotations[executorAnnotation] == "" {
+			delete(next.Annotations, executorAnnotation)
+		}
 		next.Spec = desired.Spec
 		if !slices.Contains(next.Finalizers, api.AppliedWorkFinalizer) {
 			next.Finalizers = append(next.Finalizers, api.AppliedWorkFinalizer)
@@ -314,6 +320,7 @@ func (a *Applier) forget(key workKey) {
 	h := a.holdings[key]
 	delete(a.holdings, key)
 	a.mu.Unlock()
+	a.rights.forget(key)
 	if h == nil {
 		return
 	}

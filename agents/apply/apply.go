@@ -23,6 +23,13 @@
 // looked at. While it is not known which object some manifest of the work
 // means, nothing is dropped.
 //
+// # Whose rights it has
+//
+// A work that names an executor is applied as that service account: all that is
+// done with its objects is done with the executor's rights, on deletion too, and
+// the agent's own are for AppliedManifestWorks, for watches of metadata and for
+// finding out what the cluster serves. See Executors.
+//
 // # Concurrency
 //
 // Methods may be called concurrently for different works. No error or log line
@@ -66,6 +73,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Limits are on what a work may hold.
 	Limits Limits
+	// Executors say whose rights works have.
+	Executors Executors
 
 	// Timeout is for each call to the API server, and for the answer to each watch
 	// that is opened. Default: 30 s.
@@ -126,6 +135,7 @@ type Applier struct {
 	bell    *bell
 	metrics metrics
 	ledger  Ledger
+	rights  *rights
 	log     *slog.Logger
 
 	mu       sync.Mutex
@@ -162,6 +172,9 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 		index: a.index, client: c.metadata, bell: a.bell, log: o.Log,
 		most: o.MaxWatches, recheck: o.Recheck, silent: o.Timeout, targets: make(map[targetKey]*target),
 	}
+	if a.rights, err = newRights(o, c, a.bell); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -169,10 +182,11 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 // Ledger), until ctx ends, and then returns nil. It makes
 // up for anything that happened before it was called. Call it once.
 func (a *Applier) Run(ctx context.Context) error {
-	var evicting sync.WaitGroup
-	evicting.Go(func() { newEviction(a).run(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { newEviction(a).run(ctx) })
+	others.Go(func() { a.rights.run(ctx) })
 	a.watches.run(ctx)
-	evicting.Wait()
+	others.Wait()
 	return nil
 }
 

@@ -14,9 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	workclient "open-cluster-management.io/api/client/work/clientset/versioned/typed/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/agents/executor"
 )
 
 const (
@@ -36,6 +39,12 @@ type client struct {
 	works    workclient.AppliedManifestWorkInterface
 	types    discovery.DiscoveryInterface
 	timeout  time.Duration
+
+	reviews   authorizationclient.SubjectAccessReviewInterface
+	executors *executor.Clients
+	// own is the agent's own client if objects are read and written as an
+	// executor, and nil in it.
+	own *client
 }
 
 func newClient(cfg *rest.Config, timeout time.Duration, writes writeCounter) (*client, error) {
@@ -66,6 +75,12 @@ func newClient(cfg *rest.Config, timeout time.Duration, writes writeCounter) (*c
 		return nil, fmt.Errorf("set up the work client: %w", err)
 	}
 	c.works = works.AppliedManifestWorks()
+	reviews, err := authorizationclient.NewForConfigAndClient(cfg, transport)
+	if err != nil {
+		return nil, fmt.Errorf("set up the client of access reviews: %w", err)
+	}
+	c.reviews = reviews.SubjectAccessReviews()
+	c.executors = executor.NewClients(cfg, transport, mostExecutors)
 	// Questions about kinds take no context: what ends them is their connection's
 	// timeout. The transport below it is the same.
 	asking := *transport

@@ -111,15 +111,19 @@ func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.Appli
 			return nil, fmt.Errorf("delete AppliedManifestWork %s: %w", live.Name, err)
 		}
 	}
+	c, err := a.rights.clientOf(live)
+	if err != nil {
+		return nil, err
+	}
 	entries := readInventory(live.Status)
 	custom := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return resourceRank(e.Resource) < rankOther })
-	_, blockers, err = removeAll(ctx, a.client, live.UID, custom, keep)
+	_, blockers, err = removeAll(ctx, c, live.UID, custom, keep)
 	if err != nil || len(blockers) > 0 {
-		return blockers, err
+		return blockers, a.rights.explain(live, err)
 	}
-	_, blockers, err = removeAll(ctx, a.client, live.UID, dropped(entries, custom), keep)
+	_, blockers, err = removeAll(ctx, c, live.UID, dropped(entries, custom), keep)
 	if err != nil || len(blockers) > 0 {
-		return blockers, err
+		return blockers, a.rights.explain(live, err)
 	}
 	return a.letGo(ctx, live)
 }

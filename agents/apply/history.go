@@ -71,7 +71,7 @@ func (a *Applier) merge(ctx context.Context, c *client, key workKey, h *holding,
 // handOver replaces the owner of an object by another, if it has it.
 func handOver(ctx context.Context, c *client, e entry, from *workv1.AppliedManifestWork, to metav1.OwnerReference) error {
 	for range conflictTries {
-		e, live, err := c.find(ctx, e)
+		e, live, err := c.sight(ctx, e)
 		if err != nil || live == nil || !ownedBy(live.OwnerReferences, from.UID) {
 			return err
 		}

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	workv1 "open-cluster-management.io/api/work/v1"
 
 	"github.com/fleetcast-io/fleetcast/agents/apply"
@@ -76,6 +77,12 @@ func newCluster(t *testing.T) *cluster {
 // restart makes a new applier, as a new process would. It does not run yet.
 func (c *cluster) restart(o apply.Options) {
 	c.Helper()
+	c.restartWith(c.server.Config(), o)
+}
+
+// restartWith is restart with other rights than an administrator's.
+func (c *cluster) restartWith(cfg *rest.Config, o apply.Options) {
+	c.Helper()
 	c.wire = &wire{}
 	c.changed = make(chan string, 1000)
 	changed := c.changed
@@ -92,7 +99,6 @@ func (c *cluster) restart(o apply.Options) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	cfg := c.server.Config()
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return c.wire.around(next) })
 	applier, err := apply.New(cfg, o)
 	if err != nil {

@@ -26,7 +26,9 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 		if m.object != nil && m.resolved() {
 			var there presence
 			if there, err = a.look(ctx, p.client, m); err != nil {
-				errs = append(errs, fmt.Errorf("look at %s: %w", m, err))
+				if !errors.Is(asExecutor(p.client, err), errExecutor) { // The work gets its turn when rights may be there.
+					errs = append(errs, fmt.Errorf("look at %s: %w", m, err))
+				}
 				m.outcome.lookup = err
 			}
 			m.outcome.presence = there

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	workv1 "open-cluster-management.io/api/work/v1"
 
+	"github.com/fleetcast-io/fleetcast/agents/executor"
 	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
@@ -22,6 +23,8 @@ type pass struct {
 	work      *workv1.ManifestWork
 	last      workv1.ManifestWorkStatus
 	manifests []*manifest // In the order of the work until it is sorted.
+	// executor is whose rights the work has, nobody for the agent's own.
+	executor executor.Subject
 	// client does what the work asks for with objects, with the rights that it has.
 	client *client
 	// fresh says that nothing of the work was on the cluster before.
@@ -59,11 +62,16 @@ func (a *Applier) open(b codec.Bundle, last codec.Report) (*pass, error) {
 		// deletes the work.
 		return nil, errors.New("the work has no manifests")
 	}
-	if work.Spec.Executor != nil {
-		return nil, errors.New("the work asks for an executor; this agent would apply it with its own rights, so it does not")
+	who, err := a.rights.executorOf(&work.Spec)
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.rights.client(who)
+	if err != nil {
+		return nil, err
 	}
 	return &pass{
-		bundle: b, key: workKey{b.Source, b.ID}, work: work, last: lastStatus(last), client: a.client,
+		bundle: b, key: workKey{b.Source, b.ID}, work: work, last: lastStatus(last), executor: who, client: c,
 		manifests: readManifests(work.Spec.Workload.Manifests, a.options.Limits),
 	}, nil
 }
@@ -132,12 +140,15 @@ func (a *Applier) resolve(p *pass) {
 // applyPass claims the work, lists its objects, applies them and prunes what
 // the work dropped. Its error speaks of the work as a whole.
 func (a *Applier) applyPass(ctx context.Context, p *pass) error {
+	if err := a.rights.review(ctx, p); err != nil {
+		return err
+	}
 	h, err := a.claim(ctx, p)
 	if err != nil {
 		return err
 	}
 	wanted := p.entries()
-	if union, changed := unite(h.entries, wanted); changed {
+	if union, changed := unite(h.entries, p.listed(wanted)); changed {
 		if err := a.writeInventory(ctx, p.key, h, union); err != nil {
 			return err
 		}

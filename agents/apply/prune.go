@@ -25,6 +25,9 @@ func (a *Applier) prune(ctx context.Context, p *pass, h *holding, drop []entry) 
 	}
 	key := p.key
 	gone, blockers, err := removeAll(ctx, p.client, h.uid, drop, spares(&p.work.Spec))
+	if errors.Is(err, errExecutor) {
+		err = fmt.Errorf("executor %s lacks rights; give them back, or remove the objects: %w", p.executor, err)
+	}
 	if len(gone) > 0 {
 		if writeErr := a.writeInventory(ctx, key, h, without(h.entries, gone)); writeErr != nil {
 			return errors.Join(writeErr, err)
@@ -83,7 +86,7 @@ func removeAll(ctx context.Context, c *client, owner types.UID, entries []entry,
 // way if the object is there to go and has not gone.
 func removeEntry(ctx context.Context, c *client, owner types.UID, e entry, keep bool) (blocker string, err error) {
 	for range conflictTries {
-		e, live, err := c.find(ctx, e)
+		e, live, err := c.sight(ctx, e)
 		switch {
 		case err != nil:
 			return "", err
@@ -104,7 +107,7 @@ func removeEntry(ctx context.Context, c *client, owner types.UID, e entry, keep 
 		case err == nil || apierrors.IsNotFound(err):
 			return "", nil
 		case !apierrors.IsConflict(err):
-			return "", err
+			return "", asExecutor(c, err)
 		}
 	}
 	return "", errBusy

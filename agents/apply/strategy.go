@@ -46,6 +46,9 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	if o, ok := a.index.outcome(id, p.key, asked); ok {
 		return o
 	}
+	if o, ok := a.rights.escalation(ctx, p, m); !ok {
+		return o
+	}
 	t := task{manifest: m, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked)}
 	before := a.index.version(id)
 	a.index.begin(id)
@@ -57,6 +60,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 			did = a.untilServed(ctx, p.client, t, did)
 		}
 	}
+	did.outcome = a.rights.judge(p, m, did.outcome)
 	a.index.remember(id, p.key, asked, did.undone)
 	tell := a.index.end(id, p.key, asked, did.outcome, did.live, did.result)
 	if did.live != nil {
