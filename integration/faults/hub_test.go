@@ -88,7 +88,7 @@ func (h *hub) dispatches(ctx context.Context) error {
 func (h *hub) fenced(ctx context.Context) error {
 	err := probe(ctx, h.health, "/readyz?verbose")
 	if err == nil {
-		return errors.New("the first hub is ready")
+		return errors.New("the hub is ready")
 	}
 	if !strings.Contains(err.Error(), "[-]broker") {
 		return err
