@@ -31,6 +31,7 @@ build: $(STANDALONE) ## Build the programs into bin/
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast-hub ./cmd/hub
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast-agent ./cmd/agent
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetcast ./cmd/fleetcast
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/fleetsim ./cmd/fleetsim
 
 # What the API server says its version is, for clients that ask.
 KUBERNETES := -X k8s.io/component-base/version.gitVersion=v1.36.3
