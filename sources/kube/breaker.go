@@ -36,6 +36,10 @@ func (b Breaker) String() string {
 	return fmt.Sprintf("more than %d works and %.0f%% of the cluster's were deleted within %s", b.Works, b.Share*100, step)
 }
 
+// clockSkew is how much the clock of who deletes a finished work may be ahead of
+// the API server's.
+const clockSkew = time.Minute
+
 // step is how far apart two deletions are that do not count together.
 const step = 10 * time.Minute
 
@@ -61,6 +65,10 @@ type deletions struct {
 	// emptied one by one.
 	passed []passing
 	gone   int // How many of passed have no object any more.
+	// expired are finished works that are deleted because their time to live is
+	// over. They pass, and count neither as deletions nor among the works of which a
+	// share may be deleted.
+	expired map[string]struct{}
 }
 
 // A passing is a deletion that was let pass.
@@ -84,6 +92,14 @@ func (d *deletions) hold(id string) {
 		d.withheld = map[string]struct{}{}
 	}
 	d.withheld[id] = struct{}{}
+}
+
+// expire takes note of the deletion of a finished work.
+func (d *deletions) expire(id string) {
+	if d.expired == nil {
+		d.expired = map[string]struct{}{}
+	}
+	d.expired[id] = struct{}{}
 }
 
 // pass counts a deletion that is let pass, once.
@@ -110,6 +126,7 @@ func (d *deletions) pass(p passing) {
 func (d *deletions) left(id string) {
 	delete(d.undecided, id)
 	delete(d.withheld, id)
+	delete(d.expired, id)
 	for i := range d.passed {
 		if d.passed[i].id == id && !d.passed[i].gone {
 			d.passed[i].gone = true
@@ -140,7 +157,7 @@ func (d *deletions) decide(b Breaker) map[string]decision {
 	out := make(map[string]decision, len(ids))
 	for _, id := range ids {
 		at := d.undecided[id]
-		if d.around(at) < b.limit(d.works+d.gone) {
+		if d.around(at) < b.limit(d.works-len(d.expired)+d.gone) {
 			d.pass(passing{id: id, at: at})
 			out[id] = passed
 		} else {
@@ -163,6 +180,9 @@ func (s *Source) classify(w *workv1.ManifestWork, rec *record) {
 		delete(d.withheld, id)
 		rec.decision = passed
 	case rec.decision != undeleted:
+	case expired(w):
+		rec.decision, rec.expired = passed, true
+		d.expire(id)
 	case heldBack(w):
 		rec.decision = withheld
 		d.hold(id)
@@ -242,6 +262,16 @@ func (s *Source) errWithheld() error {
 func confirmedByOperator(w *workv1.ManifestWork) bool {
 	return w.Annotations[api.ConfirmDeletionAnnotation] == "true"
 }
+
+// expired says that a work was deleted after its time to live, by whomever: it was
+// to go, so nobody has to confirm it.
+func expired(w *workv1.ManifestWork) bool {
+	at, ok := api.Expiry(w)
+	return ok && w.DeletionTimestamp != nil && !w.DeletionTimestamp.Add(clockSkew).Before(at)
+}
+
+// expected says of a deletion that it does not count for the others.
+func expected(w *workv1.ManifestWork, rec *record) bool { return confirmedByOperator(w) || rec.expired }
 
 // heldBack says that the work has the condition of a withheld deletion, which
 // keeps the decision over restarts.

@@ -17,7 +17,7 @@ func (s *Source) Save(ctx context.Context, w *workv1.ManifestWork, r codec.Repor
 
 // Confirm is what Report does with a confirmed deletion of a work that it found.
 func (s *Source) Confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
-	return s.confirm(ctx, w, r)
+	return s.confirm(ctx, w, s.recordOf(string(w.UID)), r)
 }
 
 // Remembers says whether the source keeps a record of the work.

@@ -147,7 +147,7 @@ func (s *Source) digest(w *workv1.ManifestWork, rec *record) digest.Content {
 	}
 	s.mu.Unlock()
 	var d digest.Content
-	if b, err := codec.NewBundle(s.id, w); err == nil {
+	if b, err := s.newBundle(w); err == nil {
 		s.digests.Add(1)
 		if d, err = b.Digest(); err != nil {
 			d = digest.Content{}

@@ -37,6 +37,9 @@ type record struct {
 	confirmed bool
 	// decision is what the breaker made of the deletion.
 	decision decision
+	// expired says that the deletion is that of a finished work. The cluster's reports
+	// on the deletion replace the condition that said so.
+	expired bool
 	// digest and status are those of the work as Held saw it last.
 	digest digested
 	status hashed
@@ -242,7 +245,7 @@ func (s *Source) vanished(w *workv1.ManifestWork, rec *record, witnessed, leads 
 		at = w.DeletionTimestamp.Time
 	}
 	if !leads {
-		if rec.decision != withheld {
+		if rec.decision != withheld && !expected(w, rec) {
 			c.deletions.pass(passing{id: id, at: at})
 		}
 		return false
@@ -262,7 +265,7 @@ func (s *Source) vanished(w *workv1.ManifestWork, rec *record, witnessed, leads 
 			"cluster", w.Namespace, "work", w.Name, "id", id)
 		return false
 	}
-	if !s.bury(w, at) {
+	if !s.bury(w, rec, at) {
 		return false
 	}
 	s.enqueue(w.Namespace)

@@ -22,6 +22,14 @@ import (
 // maxNote is the API server's limit on the note of an event.
 const maxNote = 1024
 
+// A refusal is what Options.Check has against a work. It counts as malformed,
+// which has the dispatcher wait for a change.
+type refusal struct{ reason, message string }
+
+func (r *refusal) Error() string { return r.message }
+
+func (r *refusal) Is(target error) bool { return target == codec.ErrMalformed }
+
 // Refused implements sources.Refuser. It keeps the Dispatched condition of the
 // work and records an event when that becomes false or changes its reason.
 func (s *Source) Refused(ctx context.Context, k sources.Key, generation int64, reason error) error {
@@ -187,6 +195,10 @@ func dispatched(generation int64, reason error) metav1.Condition {
 		ObservedGeneration: generation,
 		Reason:             api.ReasonInvalid,
 	}
+	if own, ok := errors.AsType[*refusal](reason); ok {
+		c.Reason, c.Message = own.reason, truncated(own.message, maxNote)
+		return c
+	}
 	advice := "Correct the work: its cluster keeps the last generation that could be sent."
 	switch {
 	case errors.Is(reason, sources.ErrWithheld):
@@ -206,9 +218,14 @@ func dispatched(generation int64, reason error) metav1.Condition {
 
 // note is a reason and advice within the limit of an event.
 func note(reason error, advice string) string {
-	why := reason.Error()
-	if room := maxNote - len(advice) - len("... "); len(why) > room {
-		why = strings.ToValidUTF8(why[:room], "") + ".."
+	return truncated(reason.Error(), maxNote-len(advice)-len(". ")) + ". " + advice
+}
+
+// truncated is the text, or as much of it as takes at most so many bytes.
+func truncated(text string, most int) string {
+	const ellipsis = ".."
+	if len(text) <= most {
+		return text
 	}
-	return why + ". " + advice
+	return strings.ToValidUTF8(text[:most-len(ellipsis)], "") + ellipsis
 }

@@ -51,7 +51,7 @@ func (s *Source) Report(ctx context.Context, r codec.Report) (sources.Verdict, e
 	defer rec.writing.Unlock()
 	w = s.newest(w)
 	if gone {
-		return s.confirm(ctx, w, r)
+		return s.confirm(ctx, w, rec, r)
 	}
 
 	s.mu.Lock()
@@ -86,7 +86,7 @@ func (s *Source) Report(ctx context.Context, r codec.Report) (sources.Verdict, e
 // deleted: that cluster may have something newer on its way than what it speaks
 // of. It does of a later one, which a cluster has when the hub was restored from
 // a backup: UIDs never recur, so there is nothing else that it can speak of.
-func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Report) (sources.Verdict, error) {
+func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, rec *record, r codec.Report) (sources.Verdict, error) {
 	early := func(w *workv1.ManifestWork) bool { return w.DeletionTimestamp == nil || r.Generation < generation(w) }
 	if isDeleted(w, r) {
 		return s.reportDeleted(ctx, w, r)
@@ -119,7 +119,7 @@ func (s *Source) confirm(ctx context.Context, w *workv1.ManifestWork, r codec.Re
 		s.setConfirmed(r.ID, false)
 		return verdict, nil
 	}
-	s.settle(w)
+	s.settle(w, rec)
 	return verdict, nil
 }
 

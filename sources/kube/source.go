@@ -76,6 +76,13 @@ type Options struct {
 	// Breaker says how many works may be deleted at once. Default:
 	// DefaultBreaker.
 	Breaker *Breaker
+
+	// Check says what the hub has against a work that codec would send, and what to
+	// do about it: the reason of the condition api.ConditionDispatched and its
+	// message, or no reason. Such a work is not sent until it is changed. The answer
+	// depends on nothing but the spec, which Check must not change. Deletions are
+	// not checked. Default: nothing.
+	Check func(*workv1.ManifestWork) (reason, message string)
 }
 
 // A Source is the works of one hub. It implements sources.Source and all that a
@@ -84,6 +91,7 @@ type Source struct {
 	id         string
 	namespace  string
 	breaker    Breaker
+	check      func(*workv1.ManifestWork) (reason, message string)
 	reader     client.Reader // The cache.
 	live       client.Reader // The API server.
 	writer     client.Client
@@ -133,6 +141,7 @@ func New(ctx context.Context, c cluster.Cluster, sourceID string, o Options) (*S
 		id:         sourceID,
 		namespace:  cmp.Or(o.Namespace, metav1.NamespaceDefault),
 		breaker:    *o.Breaker,
+		check:      o.Check,
 		reader:     c.GetCache(),
 		live:       c.GetAPIReader(),
 		writer:     c.GetClient(),
@@ -219,11 +228,24 @@ func (s *Source) Bundle(ctx context.Context, k sources.Key) (codec.Bundle, bool,
 	if s.withholds(w) {
 		return unsent, false, s.errWithheld()
 	}
-	b, err := codec.NewBundle(s.id, w)
+	b, err := s.newBundle(w)
 	if err != nil {
 		return unsent, false, err
 	}
 	return b, true, nil
+}
+
+// newBundle is what is sent of a work, if it can be and the hub has nothing
+// against it.
+func (s *Source) newBundle(w *workv1.ManifestWork) (codec.Bundle, error) {
+	b, err := codec.NewBundle(s.id, w)
+	if err != nil || s.check == nil || b.Deleting() {
+		return b, err
+	}
+	if reason, message := s.check(w); reason != "" {
+		return codec.Bundle{}, &refusal{reason, message}
+	}
+	return b, nil
 }
 
 func (s *Source) bundleOfTombstone(k sources.Key) (codec.Bundle, bool, error) {

@@ -196,11 +196,11 @@ func sizeOfText(text string) int {
 
 // bury remembers a work that vanished before its cluster confirmed, and says
 // whether it did. The caller holds mu.
-func (s *Source) bury(w *workv1.ManifestWork, at time.Time) bool {
+func (s *Source) bury(w *workv1.ManifestWork, rec *record, at time.Time) bool {
 	log := s.log.With("cluster", w.Namespace, "work", w.Name, "id", w.UID)
 	t := v1alpha1.Tombstone{
 		ID: string(w.UID), Name: w.Name, Generation: generation(w),
-		DeletedAt: metav1.NewTime(at).Rfc3339Copy(), DeleteOption: w.Spec.DeleteOption, ByOperator: confirmedByOperator(w),
+		DeletedAt: metav1.NewTime(at).Rfc3339Copy(), DeleteOption: w.Spec.DeleteOption, ByOperator: expected(w, rec),
 	}
 	if w.DeletionTimestamp == nil {
 		// The API server counts a deletion as a generation, unless the object is
@@ -226,14 +226,14 @@ func (s *Source) bury(w *workv1.ManifestWork, at time.Time) bool {
 
 // settle remembers a deletion that its cluster confirmed, so that an agent that
 // comes back with older data is told again.
-func (s *Source) settle(w *workv1.ManifestWork) {
+func (s *Source) settle(w *workv1.ManifestWork, rec *record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.clusterOf(w.Namespace)
 	now := metav1.Now().Rfc3339Copy()
 	t := v1alpha1.Tombstone{
 		ID: string(w.UID), Name: w.Name, Generation: generation(w), DeleteOption: w.Spec.DeleteOption,
-		ConfirmedAt: &now, ByOperator: confirmedByOperator(w),
+		ConfirmedAt: &now, ByOperator: expected(w, rec),
 	}
 	if w.DeletionTimestamp != nil {
 		t.DeletedAt = *w.DeletionTimestamp

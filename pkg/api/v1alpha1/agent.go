@@ -193,8 +193,9 @@ type Tombstone struct {
 	// +optional
 	ConfirmedAt *metav1.Time `json:"confirmedAt,omitempty"`
 
-	// byOperator says that an operator confirmed the deletion of just this work.
-	// It does not count among those of which too many at once are withheld.
+	// byOperator says that an operator confirmed the deletion of just this work, or
+	// that it was finished and its time to live was over. It does not count among
+	// those of which too many at once are withheld.
 	//
 	// +optional
 	ByOperator bool `json:"byOperator,omitempty"`
