@@ -48,6 +48,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/agents/observe"
 )
 
 // Options configure an Applier. Only HubHash is required.
@@ -75,6 +77,8 @@ type Options struct {
 	Limits Limits
 	// Executors say whose rights works have.
 	Executors Executors
+	// Observe is about what objects are asked for feedback and conditions.
+	Observe observe.Options
 
 	// Timeout is for each call to the API server, and for the answer to each watch
 	// that is opened. Default: 30 s.
@@ -127,16 +131,17 @@ func (o Options) withDefaults() Options {
 
 // An Applier applies works to one cluster. It satisfies agents.Applier.
 type Applier struct {
-	options Options
-	client  *client
-	mapper  *mapper
-	index   *index
-	watches *watches
-	bell    *bell
-	metrics metrics
-	ledger  Ledger
-	rights  *rights
-	log     *slog.Logger
+	options  Options
+	client   *client
+	mapper   *mapper
+	index    *index
+	observer *observe.Observer
+	watches  *watches
+	bell     *bell
+	metrics  metrics
+	ledger   Ledger
+	rights   *rights
+	log      *slog.Logger
 
 	mu       sync.Mutex
 	holdings map[workKey]*holding
@@ -151,6 +156,10 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 		return nil, errors.New("set up the applier: the hub hash is missing")
 	}
 	o = o.withDefaults()
+	observer, err := observe.New(o.Observe)
+	if err != nil {
+		return nil, fmt.Errorf("set up the applier: %w", err)
+	}
 	m, err := newMetrics(o.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("register the applier's metrics: %w", err)
@@ -161,7 +170,7 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 	}
 	const bellInterval = time.Second
 	a := &Applier{
-		options: o, client: c, metrics: m, log: o.Log, ledger: o.Ledger,
+		options: o, client: c, observer: observer, metrics: m, log: o.Log, ledger: o.Ledger,
 		mapper:   newMapper(c.types.ServerResourcesForGroupVersion, o.Discovery),
 		index:    newIndex(o.Verify),
 		bell:     newBell(bellInterval, o.Changed),

@@ -13,7 +13,7 @@ import (
 func createOnly(ctx context.Context, c *client, t task) applied {
 	e := entry{objectID: t.id(), Version: t.resource.Version}
 	for range conflictTries {
-		live, err := c.lookUp(ctx, e)
+		live, err := c.see(ctx, t.manifest)
 		if err != nil {
 			return applied{outcome: unread(t.manifest, err)}
 		}
@@ -35,7 +35,7 @@ func createOnly(ctx context.Context, c *client, t task) applied {
 		if after.GetResourceVersion() != live.GetResourceVersion() {
 			a = configured
 		}
-		return applied{outcome: done(a), live: after}
+		return applied{outcome: done(a), live: after, whole: entire(t.manifest, live)}
 	}
 	return applied{outcome: withPresence(failure(t.gvk(), errBusy), present)}
 }

@@ -47,6 +47,8 @@ type user struct {
 	// object can cure, if any.
 	outcome outcome
 	memory  memory
+	// sight is what the object said of itself when it was last read whole.
+	sight sight
 	// read is when that was.
 	read time.Time
 }

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/agents/observe"
 )
 
 // A manifest is one object of a work on its way to the cluster.
@@ -27,7 +29,12 @@ type manifest struct {
 	// resource is where the object is served; the zero value if unknown.
 	resource resource
 	option   option
+	rules    observe.Rules
 	outcome  outcome
+	// seen is what the object said of itself; nil if it was not read.
+	seen *observe.Result
+	// finished says that a rule found the object complete.
+	finished bool
 }
 
 // resolved says whether it is known which object on the cluster is meant.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	workv1 "open-cluster-management.io/api/work/v1"
@@ -19,13 +20,20 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 	if err != nil {
 		return a.refuse(b, last, err)
 	}
+	if a.complete(p) {
+		return codec.NewReport(b, p.last)
+	}
 	a.resolve(p)
+	p.settle()
 	before := previous(p.last)
 	var errs []error
 	for _, m := range p.manifests {
+		if m.finished {
+			continue
+		}
 		if m.object != nil && m.resolved() {
 			var there presence
-			if there, err = a.look(ctx, p.client, m); err != nil {
+			if there, err = a.look(ctx, p, m); err != nil {
 				if !errors.Is(asExecutor(p.client, err), errExecutor) { // The work gets its turn when rights may be there.
 					errs = append(errs, fmt.Errorf("look at %s: %w", m, err))
 				}
@@ -35,21 +43,41 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 		}
 		m.outcome.carried = meta.FindStatusCondition(before.find(m.meta).Conditions, workv1.ManifestApplied)
 	}
-	report, err := codec.NewReport(b, statusOf(p.manifests, p.last, b.Generation, metav1.Now()))
+	report, err := codec.NewReport(b, a.statusOf(p, metav1.Now()))
 	return report, errors.Join(append(errs, err)...)
 }
 
-// look says whether the object exists, from a watch if there is one.
-func (a *Applier) look(ctx context.Context, c *client, m *manifest) (presence, error) {
-	if a.index.vouched(m.id()) {
+// look says whether the object exists, and has it say what it is asked: from what
+// is known of it if a watch vouches for that, else with one call.
+func (a *Applier) look(ctx context.Context, p *pass, m *manifest) (presence, error) {
+	if seen, ok := a.index.sight(p, m); ok {
+		m.seen = seen
 		return present, nil
 	}
-	live, err := c.lookUp(ctx, entry{objectID: m.id(), Version: m.resource.Version})
+	live, err := p.client.see(ctx, m)
 	switch {
 	case err != nil:
 		return presenceUnknown, describe(m.gvk(), err)
 	case live == nil:
 		return absent, nil
 	}
+	a.regard(ctx, p, m, live, nil)
 	return present, nil
+}
+
+// see reads as much of an object as it takes to answer what is asked of it. It
+// returns nil if there is no such object.
+func (c *client) see(ctx context.Context, m *manifest) (metav1.Object, error) {
+	if m.needsWhole() {
+		live, err := c.get(ctx, m)
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
+		return liveObject(live), err
+	}
+	live, err := c.lookUp(ctx, entry{objectID: m.id(), Version: m.resource.Version})
+	if live == nil {
+		return nil, err
+	}
+	return live, err
 }

@@ -38,7 +38,11 @@ func (a *Applier) Apply(ctx context.Context, b codec.Bundle, last codec.Report) 
 	if err != nil {
 		return a.refuse(b, last, err)
 	}
+	if a.complete(p) {
+		return codec.NewReport(b, p.last)
+	}
 	a.resolve(p)
+	p.settle()
 	sortForApply(p.manifests)
 	err = a.applyPass(ctx, p)
 	for _, m := range p.manifests {
@@ -47,7 +51,7 @@ func (a *Applier) Apply(ctx context.Context, b codec.Bundle, last codec.Report) 
 		}
 		a.metrics.applied.WithLabelValues(string(m.outcome.action)).Inc()
 	}
-	report, encodeErr := codec.NewReport(b, statusOf(p.manifests, p.last, b.Generation, metav1.Now()))
+	report, encodeErr := codec.NewReport(b, a.statusOf(p, metav1.Now()))
 	return report, errors.Join(p.failures(), err, encodeErr)
 }
 
@@ -128,9 +132,11 @@ func (a *Applier) resolve(p *pass) {
 			continue
 		}
 		seen[m.id()] = m
-		m.option, err = resolveOption(&p.work.Spec, workv1.ResourceIdentifier{
-			Group: r.Group, Resource: r.Resource, Namespace: m.meta.Namespace, Name: m.meta.Name,
-		})
+		is := workv1.ResourceIdentifier{Group: r.Group, Resource: r.Resource, Namespace: m.meta.Namespace, Name: m.meta.Name}
+		m.option, err = resolveOption(&p.work.Spec, is)
+		if err == nil {
+			m.rules, err = resolveRules(p.work.Spec.ManifestConfigs, is)
+		}
 		if err != nil {
 			m.outcome = refused(err)
 		}

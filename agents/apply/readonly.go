@@ -12,7 +12,7 @@ import (
 func readOnly(ctx context.Context, c *client, t task) applied {
 	e := entry{objectID: t.id(), Version: t.resource.Version}
 	for range conflictTries {
-		live, err := c.lookUp(ctx, e)
+		live, err := c.see(ctx, t.manifest)
 		o := outcome{action: observed}
 		switch {
 		case err != nil:
@@ -30,7 +30,7 @@ func readOnly(ctx context.Context, c *client, t task) applied {
 			return applied{outcome: withPresence(failure(t.gvk(), err), present)}
 		}
 		o.presence = present
-		return applied{outcome: o, live: after}
+		return applied{outcome: o, live: after, whole: entire(t.manifest, live)}
 	}
 	return applied{outcome: withPresence(failure(t.gvk(), errBusy), present)}
 }

@@ -52,7 +52,7 @@ func serverSideApply(ctx context.Context, c *client, t task) applied {
 		if err != nil {
 			return applied{outcome: withPresence(failure(t.gvk(), err), present)}
 		}
-		did.live, did.result = owner, digest{}
+		did.live, did.whole, did.result = owner, after, digest{}
 	}
 	return did
 }

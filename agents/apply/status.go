@@ -1,39 +1,74 @@
 package apply
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	workv1 "open-cluster-management.io/api/work/v1"
 
+	"github.com/fleetcast-io/fleetcast/agents/observe"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
-// statusOf says what became of a work. It takes transition times from last.
-func statusOf(manifests []*manifest, last workv1.ManifestWorkStatus, generation int64, now metav1.Time) workv1.ManifestWorkStatus {
-	byOrdinal := slices.Clone(manifests)
+// statusOf says what became of a work. It takes transition times from what was
+// last said of it.
+func (a *Applier) statusOf(p *pass, now metav1.Time) workv1.ManifestWorkStatus {
+	byOrdinal := slices.Clone(p.manifests)
 	slices.SortFunc(byOrdinal, func(a, b *manifest) int { return int(a.meta.Ordinal) - int(b.meta.Ordinal) })
-	before := previous(last)
+	before, generation := previous(p.last), p.bundle.Generation
 
 	var status workv1.ManifestWorkStatus
 	for _, m := range byOrdinal {
-		was := before.find(m.meta)
-		c := workv1.ManifestCondition{ResourceMeta: m.meta, StatusFeedbacks: was.StatusFeedbacks}
-		for _, condition := range []metav1.Condition{appliedCondition(m.outcome, generation), availableCondition(m)} {
-			c.Conditions = append(c.Conditions, stamp(condition, was.Conditions, now))
-		}
-		status.ResourceStatus.Manifests = append(status.ResourceStatus.Manifests, c)
+		status.ResourceStatus.Manifests = append(status.ResourceStatus.Manifests,
+			manifestStatus(m, a.said(m, before.find(m.meta)), before.find(m.meta), generation, now))
 	}
-	status.Conditions = summarise(byOrdinal, last.Conditions, generation, now)
+	work := []metav1.Condition{workApplied(byOrdinal), workAvailable(byOrdinal)}
+	for _, condition := range override(work, observe.Aggregate(status.ResourceStatus.Manifests)) {
+		condition.ObservedGeneration = generation
+		status.Conditions = append(status.Conditions, stamp(condition, p.last.Conditions, now))
+	}
 	return status
 }
 
-func summarise(manifests []*manifest, last []metav1.Condition, generation int64, now metav1.Time) []metav1.Condition {
-	var conditions []metav1.Condition
-	for _, condition := range []metav1.Condition{workApplied(manifests), workAvailable(manifests)} {
-		condition.ObservedGeneration = generation
-		conditions = append(conditions, stamp(condition, last, now))
+// said is what the object of a manifest says, or is last known to have said.
+func (a *Applier) said(m *manifest, was workv1.ManifestCondition) observe.Result {
+	switch {
+	case m.seen != nil:
+		return *m.seen
+	case m.outcome.presence == absent:
+		return a.observer.Observe(context.Background(), nil, m.rules)
+	}
+	return observe.Unread(m.rules, was)
+}
+
+func manifestStatus(m *manifest, said observe.Result, was workv1.ManifestCondition, generation int64, now metav1.Time) workv1.ManifestCondition {
+	status := workv1.ManifestCondition{ResourceMeta: m.meta, StatusFeedbacks: workv1.StatusFeedbackResult{Values: said.Values}}
+	own := []metav1.Condition{appliedCondition(m.outcome, generation), availableCondition(m)}
+	for _, condition := range override(own, said.Conditions) {
+		if observe.ByRule(condition) {
+			condition.ObservedGeneration = generation
+		}
+		condition = stamp(condition, was.Conditions, now)
+		if condition.Type == observe.ConditionFeedback && !equality.Semantic.DeepEqual(said.Values, was.StatusFeedbacks.Values) {
+			condition.LastTransitionTime = now
+		}
+		status.Conditions = append(status.Conditions, condition)
+	}
+	return status
+}
+
+// override puts conditions behind others, and in the place of those of their type:
+// a rule may say better than the agent when something is available.
+func override(conditions, by []metav1.Condition) []metav1.Condition {
+	for _, c := range by {
+		if i := slices.IndexFunc(conditions, func(own metav1.Condition) bool { return own.Type == c.Type }); i >= 0 {
+			conditions[i] = c
+		} else {
+			conditions = append(conditions, c)
+		}
 	}
 	return conditions
 }
@@ -128,12 +163,18 @@ func workAvailable(manifests []*manifest) metav1.Condition {
 	return c
 }
 
+// anew are the conditions that begin anew with each generation: rollouts measure
+// from their transition how long a cluster takes for it. What a rule says of
+// them lasts as long as it says the same.
+var anew = map[string]bool{workv1.WorkApplied: true, workv1.WorkProgressing: true, workv1.WorkDegraded: true}
+
 // stamp gives a condition its transition time: that of the same condition
-// before, unless its status or the generation that it speaks of changed.
+// before, unless its status changed, or the generation of one that begins anew.
 func stamp(c metav1.Condition, last []metav1.Condition, now metav1.Time) metav1.Condition {
 	c.LastTransitionTime = now
 	for _, was := range last {
-		if was.Type == c.Type && was.Status == c.Status && was.ObservedGeneration == c.ObservedGeneration &&
+		if was.Type == c.Type && was.Status == c.Status &&
+			(!anew[c.Type] || observe.ByRule(c) || was.ObservedGeneration == c.ObservedGeneration) &&
 			!was.LastTransitionTime.IsZero() {
 			c.LastTransitionTime = was.LastTransitionTime
 		}

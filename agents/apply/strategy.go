@@ -25,6 +25,9 @@ type applied struct {
 	outcome outcome
 	// live is the object as it is now; nil if it is absent or unknown.
 	live metav1.Object
+	// whole is live with its content, if live is only its metadata and the content
+	// was read.
+	whole *unstructured.Unstructured
 	// result is what live is taken for from now on, if it was written or judged
 	// for the first time.
 	result digest
@@ -44,7 +47,9 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	}
 	id := m.id()
 	if o, ok := a.index.outcome(id, p.key, asked); ok {
-		return o
+		if m.seen, ok = a.index.sight(p, m); ok {
+			return o
+		}
 	}
 	if o, ok := a.rights.escalation(ctx, p, m); !ok {
 		return o
@@ -68,6 +73,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 		a.watches.compare(before, did.live)
 	}
 	a.bell.ring(tell...)
+	a.regard(ctx, p, m, did.live, did.whole)
 	if isCRD(m.gvk()) && (did.outcome.action == created || did.outcome.action == configured) {
 		a.awaitCRD(ctx, p.client, m, established)
 	}
