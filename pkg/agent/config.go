@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 
+	"github.com/fleetcast-io/fleetcast/agents/apply"
+	"github.com/fleetcast-io/fleetcast/agents/executor"
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
 )
@@ -51,6 +54,10 @@ type Config struct {
 	// not done by deleting it. 100 years or more switch it off. Default: 1 h.
 	EvictionGracePeriod time.Duration
 
+	// Executors say whose rights works have on the cluster. Default: each those of
+	// the service account that it names, the agent's own if it names none.
+	Executors apply.Executors
+
 	// MetricsBindAddress serves /metrics, /livez and /readyz; "0" or empty does
 	// not.
 	MetricsBindAddress string
@@ -72,10 +79,29 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.DurationVar(&c.StatusSyncInterval, "status-sync-interval", time.Minute, "how often works are looked at beside the watches")
 	fs.DurationVar(&c.EvictionGracePeriod, "appliedmanifestwork-eviction-grace-period", time.Hour,
 		"how long a work must have been unwanted by its source, for certain, before what is left of it is removed; 100 years (876000h) or more: never")
+	addExecutors(fs, &c.Executors)
 	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics, /livez and /readyz; 0 for none")
 	flags.AddBroker(fs, &c.Broker)
 	flags.AddLog(fs, &c.log)
 	return c
+}
+
+func addExecutors(fs *pflag.FlagSet, e *apply.Executors) {
+	fs.BoolFunc("impersonate-executor", "apply works as the service account in their spec.executor; false: with the agent's own rights, after asking whether the service account may do the same (default true)",
+		func(s string) error {
+			on, err := strconv.ParseBool(s)
+			e.CheckOnly = !on
+			return err
+		})
+	fs.BoolVar(&e.Required, "require-executor", false, "refuse works without spec.executor, unless there is a default")
+	fs.Func("default-executor", "service account, as namespace/name, for works without spec.executor (default: the agent's own rights)",
+		func(s string) (err error) {
+			e.Default = executor.Subject{}
+			if s != "" {
+				e.Default, err = executor.ParseSubject(s)
+			}
+			return err
+		})
 }
 
 // Complete sets the logger that the flags ask for.

@@ -64,6 +64,7 @@ func Run(ctx context.Context, c Config) error {
 		},
 		Ledger:        ledger{&running},
 		EvictionGrace: c.EvictionGracePeriod,
+		Executors:     c.Executors,
 		Registerer:    registry,
 		Log:           c.Log,
 	})
