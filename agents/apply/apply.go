@@ -49,6 +49,7 @@ import (
 	"k8s.io/client-go/rest"
 	workv1 "open-cluster-management.io/api/work/v1"
 
+	"github.com/fleetcast-io/fleetcast/agents/apply/ignore"
 	"github.com/fleetcast-io/fleetcast/agents/observe"
 )
 
@@ -141,6 +142,7 @@ type Applier struct {
 	metrics  metrics
 	ledger   Ledger
 	rights   *rights
+	ignores  ignore.Compiler
 	log      *slog.Logger
 
 	mu       sync.Mutex

@@ -156,7 +156,7 @@ func FuzzReadManifests(f *testing.F) {
 		m.resource = resource{namespaced: true}
 		m.option.owned = true
 		live := toCreate(m, ownerRef("owner", "uid"))
-		if toUpdate(live, m, ownerRef("owner", "uid"), strictly) != nil {
+		if toUpdate(live, m, ownerRef("owner", "uid"), strictly, memory{}) != nil {
 			t.Errorf("an object that was just made from %s differs from it", raw)
 		}
 	})
@@ -232,7 +232,7 @@ func TestFirstMatchingStrategyCounts(t *testing.T) {
 		"db":    {strategy: workv1.UpdateStrategyTypeCreateOnly, owned: true},
 	} {
 		got, err := resolveOption(spec, workv1.ResourceIdentifier{Resource: "configmaps", Namespace: "ns", Name: name})
-		if err != nil || got != want {
+		if err != nil || !cmp.Equal(got, want, cmp.AllowUnexported(option{})) {
 			t.Errorf("%s: %+v, %v, want %+v", name, got, err, want)
 		}
 	}

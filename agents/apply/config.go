@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	workv1 "open-cluster-management.io/api/work/v1"
 
+	"github.com/fleetcast-io/fleetcast/agents/apply/ignore"
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
@@ -17,7 +19,13 @@ type option struct {
 	// force and fieldManager are for server-side apply.
 	force        bool
 	fieldManager string
+	// ignoreFields are those of server-side apply, and ignored what they mean.
+	ignoreFields []workv1.IgnoreField
+	ignored      *ignore.Fields
 }
+
+// self says which managed fields are those of server-side apply.
+func (o option) self() ours { return ours{o.fieldManager, metav1.ManagedFieldsOperationApply} }
 
 // resolveOption reads the options of one manifest out of a work: the first
 // matching entry with an update strategy decides the strategy.
@@ -40,9 +48,7 @@ func resolveOption(spec *workv1.ManifestWorkSpec, id workv1.ResourceIdentifier) 
 			if c.FieldManager != "" {
 				o.fieldManager = c.FieldManager
 			}
-			if len(c.IgnoreFields) > 0 {
-				return o, fmt.Errorf("serverSideApply.ignoreFields is not known to this agent; nothing was applied, so that the fields stay as they are")
-			}
+			o.ignoreFields = c.IgnoreFields
 		}
 		if !strings.HasPrefix(o.fieldManager, api.FieldManager) {
 			return o, fmt.Errorf("serverSideApply.fieldManager %.64q does not begin with %s", o.fieldManager, api.FieldManager)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -49,6 +50,36 @@ type memory struct {
 	// comes back is left alone where it contains the manifest: somebody insists
 	// on it, and two who insist would write for ever.
 	undone []string
+	// contests are by field.
+	contests map[string]contest
+	// conflict is what the server last refused a server-side apply for.
+	conflict conflict
+}
+
+// A conflict is what other field managers have against a server-side apply.
+type conflict struct {
+	// claims identifies who had which fields as we saw it; empty if there was no
+	// conflict, or its fields could not be told.
+	claims string
+	err    error
+}
+
+var noConflict conflict
+
+func conflictOf(claims []claim, err error) conflict {
+	return conflict{claimsKey(claims), err}
+}
+
+// stands says whether the server would refuse the same for the same reason.
+func (c conflict) stands(claims []claim) bool { return c.claims != "" && c.claims == claimsKey(claims) }
+
+func claimsKey(claims []claim) string {
+	keys := make([]string, 0, len(claims))
+	for _, c := range claims {
+		keys = append(keys, c.key())
+	}
+	slices.Sort(keys)
+	return strings.Join(slices.Compact(keys), "\n")
 }
 
 // mostUndone bounds what is remembered per object; the oldest goes first.

@@ -18,6 +18,7 @@ type want struct {
 	sum          string
 	strategy     workv1.UpdateStrategyType
 	fieldManager string
+	ignored      string // Sum of the ignored fields.
 	force, owned bool
 	owner        types.UID
 }
@@ -108,17 +109,18 @@ func (x *index) memory(id objectID, key workKey, w want) memory {
 	return memory{}
 }
 
-// remember takes down that the work wrote over the content of another, if it is
-// not empty.
-func (x *index) remember(id objectID, key workKey, w want, content string) {
+// remember takes down what the work learned of those who write the same object.
+// The result of its last write is taken down by end.
+func (x *index) remember(id objectID, key workKey, w want, learned memory) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	r := x.records[id]
-	if r == nil || content == "" {
+	if r == nil {
 		return
 	}
 	if u, ok := r.users[key]; ok && u.want == w {
-		u.memory = u.memory.add(content)
+		learned.result = u.memory.result
+		u.memory = learned
 		r.users[key] = u
 	}
 }

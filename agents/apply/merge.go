@@ -36,12 +36,13 @@ func toCreate(m *manifest, owner metav1.OwnerReference) *unstructured.Unstructur
 // Labels, annotations and owners are merged. Everything else is put as a whole
 // if judged says so, or if the manifest is not the one that was applied last, so
 // that what the manifest dropped goes.
-func toUpdate(live *unstructured.Unstructured, m *manifest, owner metav1.OwnerReference, judged judgement) *unstructured.Unstructured {
+func toUpdate(live *unstructured.Unstructured, m *manifest, owner metav1.OwnerReference, judged judgement, known memory) *unstructured.Unstructured {
 	rule := kindRules[m.gvk().GroupKind()]
 	desired := m.object.DeepCopy()
 	if rule.keep != nil {
 		rule.keep(desired.Object, live.Object)
 	}
+	known.cede(desired, live)
 	annotations := desired.GetAnnotations()
 	replace := !rule.metadataOnly && !judged(live.Object, desired.Object, rule)
 	if rule.tracksHash() {

@@ -45,6 +45,10 @@ type outcome struct {
 	// presence is what was seen of the object, and lookup why nothing was.
 	presence presence
 	lookup   error
+	// reason is that of the Applied condition if err is not the usual kind of error.
+	reason string
+	// note completes the message of an applied manifest.
+	note string
 	// carried is the Applied condition of an earlier look, if it stands.
 	carried *metav1.Condition
 }

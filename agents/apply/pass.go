@@ -139,6 +139,10 @@ func (a *Applier) resolve(p *pass) {
 		}
 		if err != nil {
 			m.outcome = refused(err)
+			continue
+		}
+		if m.option.ignored, err = a.ignores.Compile(m.option.ignoreFields); err != nil {
+			m.outcome = unreduced(m, err, presenceUnknown)
 		}
 	}
 }

@@ -12,59 +12,104 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/util/csaupgrade"
 
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
 // serverSideApply lets the server merge the manifest with what other field
 // managers own. A conflict with one of them is reported and not tried again
-// until the object or the manifest changes.
+// until they or the manifest change.
 func serverSideApply(ctx context.Context, c *client, t task) applied {
-	live, err := c.get(ctx, t.manifest)
-	if apierrors.IsNotFound(err) {
-		live, err = nil, nil
+	for range conflictTries {
+		live, err := c.get(ctx, t.manifest)
+		if apierrors.IsNotFound(err) {
+			live, err = nil, nil
+		}
+		if err != nil {
+			return applied{outcome: unread(t.manifest, err)}
+		}
+		if live != nil && live.GetDeletionTimestamp() != nil {
+			return applied{outcome: withPresence(failure(t.gvk(), errDeleting), present), live: live}
+		}
+		did, conflict := applyObject(ctx, c, t, live)
+		if !conflict {
+			return did
+		}
 	}
+	return applied{outcome: withPresence(failure(t.gvk(), errBusy), present)}
+}
+
+// applyObject sends the manifest if that changes something. It says whether the
+// object changed since it was read.
+func applyObject(ctx context.Context, c *client, t task, live *unstructured.Unstructured) (did applied, conflict bool) {
+	there := absent
+	if live != nil {
+		there = present
+	}
+	reduced, sum, err := reduce(ctx, t, live)
 	if err != nil {
-		return applied{outcome: unread(t.manifest, err)}
+		return applied{outcome: unreduced(t.manifest, err, there), live: liveObject(live)}, false
 	}
-	if live != nil && live.GetDeletionTimestamp() != nil {
-		return applied{outcome: withPresence(failure(t.gvk(), errDeleting), present), live: live}
-	}
-	intent := applyIntent(t, live)
-	if live != nil && (isApplied(live, intent, t) || t.known.result == digestLive(live)) {
-		return applied{outcome: done(unchanged), live: live, result: t.known.result}
+	intent := applyIntent(t, live, reduced, sum)
+	known := t.known
+	var claims []claim
+	if live != nil {
+		known.withhold(intent)
+		if isApplied(live, intent, t, sum) || (known.result != digest{} && known.result == known.digest(live, t.object)) {
+			return applied{outcome: known.verdict(done(unchanged), live, reduced), live: live, result: known.result}, false
+		}
+		claims = claimed(live, intent, t.option.self(), false)
+		if known.conflict.stands(claims) {
+			return applied{outcome: withPresence(refused(known.conflict.err), there), live: live}, false
+		}
+		if err := c.adopt(ctx, t.manifest, live); err != nil {
+			return applied{outcome: withPresence(failure(t.gvk(), err), there)}, apierrors.IsConflict(err)
+		}
 	}
 	after, err := c.applyPatch(ctx, t.manifest, intent)
-	if err != nil {
-		return applyFailed(t, live, err)
+	switch {
+	case err != nil && apierrors.HasStatusCause(err, metav1.CauseTypeFieldManagerConflict):
+		known.conflict = conflictOf(claims, describeConflict(err))
+		return applied{outcome: withPresence(refused(known.conflict.err), there), live: liveObject(live), learned: &known}, false
+	case apierrors.IsConflict(err):
+		return applied{}, true
+	case err != nil:
+		return applied{outcome: withPresence(failure(t.gvk(), err), there)}, false
 	}
-	a := configured
-	if live == nil {
-		a = created
-	} else if after.GetResourceVersion() == live.GetResourceVersion() {
-		a = unchanged
+	o := done(configured)
+	switch {
+	case live == nil:
+		o = done(created)
+	case after.GetResourceVersion() == live.GetResourceVersion():
+		o = done(unchanged)
+	case live.GetAnnotations()[api.SpecHashAnnotation] == sum:
+		known = known.revert(overwritten(live, intent, t.option.self(), false, builtIn(t.meta.Group)))
 	}
-	did := applied{outcome: done(a), live: after, result: digestLive(after)}
+	known.conflict = noConflict
+	did = applied{outcome: known.verdict(o, after, reduced), live: after, result: known.digest(after, t.object), learned: &known}
 	// Our reference is not in the intent any more, but it stays if it was
 	// written in another way than by this field manager.
 	if !t.option.owned && ownedBy(after.GetOwnerReferences(), t.owner.UID) {
 		owner, err := ensureOwner(ctx, c, t, entry{objectID: t.id(), Version: t.resource.Version}, after)
 		if err != nil {
-			return applied{outcome: withPresence(failure(t.gvk(), err), present)}
+			return applied{outcome: withPresence(failure(t.gvk(), err), present)}, false
 		}
 		did.live, did.whole, did.result = owner, after, digest{}
 	}
-	return did
+	return did, false
 }
 
 // applyIntent is the object as it is sent. Other works may apply the same
 // object under the same field manager, and what that manager does not send is
 // removed: so the owner references of other works are sent as well.
-func applyIntent(t task, live *unstructured.Unstructured) *unstructured.Unstructured {
-	u := t.object.DeepCopy()
+func applyIntent(t task, live, reduced *unstructured.Unstructured, sum string) *unstructured.Unstructured {
+	u := reduced.DeepCopy()
 	dropNullTimestamps(u.Object)
 	u.SetLabels(mergeMap(nil, u.GetLabels()))
-	u.SetAnnotations(mergeMap(u.GetAnnotations(), map[string]string{api.SpecHashAnnotation: applySum(t)}))
+	u.SetAnnotations(mergeMap(u.GetAnnotations(), map[string]string{api.SpecHashAnnotation: sum}))
 	var owners []metav1.OwnerReference
 	if live != nil {
 		owners = slices.DeleteFunc(live.GetOwnerReferences(), func(r metav1.OwnerReference) bool { return !isAppliedWork(r) })
@@ -76,19 +121,19 @@ func applyIntent(t task, live *unstructured.Unstructured) *unstructured.Unstruct
 }
 
 // applySum identifies what was applied and as whom; the server knows the rest.
-func applySum(t task) string {
-	sum := sha256.Sum256([]byte(t.sum + "\n" + t.option.fieldManager))
+func applySum(content, fieldManager string) string {
+	sum := sha256.Sum256([]byte(content + "\n" + fieldManager))
 	return hex.EncodeToString(sum[:16])
 }
 
 // isApplied says whether sending the intent would change nothing.
-func isApplied(live, intent *unstructured.Unstructured, t task) bool {
-	if live.GetAnnotations()[api.SpecHashAnnotation] != applySum(t) ||
+func isApplied(live, intent *unstructured.Unstructured, t task, sum string) bool {
+	if live.GetAnnotations()[api.SpecHashAnnotation] != sum ||
 		ownedBy(live.GetOwnerReferences(), t.owner.UID) != t.option.owned {
 		return false
 	}
 	judged := judgement(strictly)
-	if t.known.result.content == digestLive(live).content {
+	if t.known.result.content == t.known.digest(live, t.object).content {
 		judged = leniently(t.meta.Group) // The zeros that are missing were never stored.
 	}
 	return contains(liveLabels(live), liveLabels(intent), false) && judged(live.Object, intent.Object, kindRule{})
@@ -106,15 +151,22 @@ func liveLabels(u *unstructured.Unstructured) map[string]any {
 	return out
 }
 
-func applyFailed(t task, live *unstructured.Unstructured, err error) applied {
-	there := absent
-	if live != nil {
-		there = present
+// adopt makes fields that we wrote by updates, when the work had another
+// strategy, those of the manager that applies: else the two would be in conflict.
+func (c *client) adopt(ctx context.Context, m *manifest, live *unstructured.Unstructured) error {
+	patch, err := csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(updateManager), m.option.fieldManager)
+	if err != nil || patch == nil || !slices.ContainsFunc(live.GetManagedFields(), (ours{updateManager, metav1.ManagedFieldsOperationUpdate}).has) {
+		return err
 	}
-	if apierrors.HasStatusCause(err, metav1.CauseTypeFieldManagerConflict) {
-		return applied{outcome: withPresence(refused(describeConflict(err)), there), live: liveObject(live)}
+	ctx, cancel := c.limit(ctx)
+	defer cancel()
+	after, err := c.of(m.resource, live.GetNamespace()).Patch(ctx, live.GetName(), types.JSONPatchType, patch,
+		metav1.PatchOptions{FieldManager: updateManager})
+	if err != nil {
+		return err
 	}
-	return applied{outcome: withPresence(failure(t.gvk(), err), there)}
+	live.Object = after.Object
+	return nil
 }
 
 // describeConflict names the fields and who owns them. The server's causes hold

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -89,8 +90,11 @@ func appliedCondition(o outcome, generation int64) metav1.Condition {
 		Type: workv1.ManifestApplied, Status: metav1.ConditionTrue, ObservedGeneration: generation,
 		Reason: api.ReasonManifestApplied, Message: "The manifest is applied",
 	}
+	if o.note != "" {
+		c.Message = clip(c.Message + ", " + o.note)
+	}
 	if !o.applied() {
-		c.Status, c.Reason = metav1.ConditionFalse, api.ReasonManifestFailed
+		c.Status, c.Reason = metav1.ConditionFalse, cmp.Or(o.reason, api.ReasonManifestFailed)
 		c.Message = "The manifest is not applied"
 		if o.err != nil {
 			c.Message = clip("The manifest is not applied: " + o.err.Error())

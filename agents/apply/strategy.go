@@ -31,8 +31,8 @@ type applied struct {
 	// result is what live is taken for from now on, if it was written or judged
 	// for the first time.
 	result digest
-	// undone is the content of another's making that was written over.
-	undone string
+	// learned is what is known of others that write the object; nil for as before.
+	learned *memory
 }
 
 // conflictTries is how often a read and a write are tried when others write the
@@ -43,7 +43,7 @@ const conflictTries = 4
 func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *manifest, established map[schema.GroupKind]bool) outcome {
 	asked := want{
 		sum: m.sum, strategy: m.option.strategy, fieldManager: m.option.fieldManager,
-		force: m.option.force, owned: m.option.owned, owner: h.uid,
+		force: m.option.force, ignored: m.option.ignored.Sum(), owned: m.option.owned, owner: h.uid,
 	}
 	id := m.id()
 	if o, ok := a.index.outcome(id, p.key, asked); ok {
@@ -66,8 +66,10 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 		}
 	}
 	did.outcome = a.rights.judge(p, m, did.outcome)
-	a.index.remember(id, p.key, asked, did.undone)
 	tell := a.index.end(id, p.key, asked, did.outcome, did.live, did.result)
+	if did.learned != nil {
+		a.index.remember(id, p.key, asked, *did.learned)
+	}
 	if did.live != nil {
 		a.watches.attach(id, m.resource.GroupVersionResource)
 		a.watches.compare(before, did.live)

@@ -5,7 +5,10 @@ import (
 	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
 var (
@@ -61,10 +64,14 @@ func updateObject(ctx context.Context, c *client, t task, live *unstructured.Uns
 	if live.GetDeletionTimestamp() != nil {
 		return applied{outcome: withPresence(failure(t.gvk(), errDeleting), present), live: live}, false
 	}
-	now, judged, foreign := digestLive(live), judgement(strictly), false
-	switch past := t.known; {
+	past := autoscale(ctx, c, t.manifest, live, t.known)
+	now, judged, foreign := past.digest(live, t.object), judgement(strictly), false
+	settled := func(result digest) applied {
+		return applied{outcome: past.verdict(done(unchanged), live, t.object), live: live, result: result, learned: &past}
+	}
+	switch {
 	case past.result == now:
-		return applied{outcome: done(unchanged), live: live}, false
+		return settled(digest{}), false
 	case past.result == (digest{}):
 		// Whether a zero of the manifest was taken away or is never stored shows
 		// when it is written once.
@@ -75,23 +82,22 @@ func updateObject(ctx context.Context, c *client, t task, live *unstructured.Uns
 	default:
 		judged, foreign = never, true
 	}
-	next := toUpdate(live, t.manifest, t.owner, judged)
+	next := toUpdate(live, t.manifest, t.owner, judged, past)
 	if next == nil {
-		did = applied{outcome: done(unchanged), live: live}
-		if t.known.result == (digest{}) {
-			did.result = now
+		if past.result != (digest{}) {
+			now = digest{}
 		}
-		return did, false
+		return settled(now), false
 	}
 	after, err := c.update(ctx, t.manifest, next)
 	if apierrors.IsInvalid(err) {
 		// What others added to the object, beside all that the manifest says, may
 		// be such that it cannot be taken back.
-		milder := toUpdate(live, t.manifest, t.owner, leniently(t.meta.Group))
+		milder := toUpdate(live, t.manifest, t.owner, leniently(t.meta.Group), past)
 		if milder == nil {
-			return applied{outcome: done(unchanged), live: live, result: now}, false
+			return settled(now), false
 		}
-		if digestLive(milder).content == now.content {
+		if past.digest(milder, t.object).content == now.content {
 			after, err = c.update(ctx, t.manifest, milder)
 		} else if mustRecreate(t.manifest, live, next) {
 			return recreateObject(ctx, c, t, live, next)
@@ -103,14 +109,19 @@ func updateObject(ctx context.Context, c *client, t task, live *unstructured.Uns
 	case err != nil:
 		return applied{outcome: withPresence(failure(t.gvk(), err), present)}, false
 	}
-	did = applied{outcome: done(configured), live: after, result: digestLive(after)}
+	o := done(configured)
 	if after.GetResourceVersion() == live.GetResourceVersion() {
-		did.outcome = done(unchanged)
+		o = done(unchanged)
+	} else if past.result != (digest{}) || live.GetAnnotations()[api.SpecHashAnnotation] == t.sum {
+		past = past.revert(overwritten(live, next, ours{updateManager, metav1.ManagedFieldsOperationUpdate}, true, builtIn(t.meta.Group)))
 	}
 	if foreign {
-		did.undone = now.content
+		past = past.add(now.content)
 	}
-	return did, false
+	return applied{
+		outcome: past.verdict(o, after, t.object), live: after,
+		result: past.digest(after, t.object), learned: &past,
+	}, false
 }
 
 // unread is the outcome of an object that could not be looked at.

@@ -169,8 +169,8 @@ func (w *watches) run(ctx context.Context) {
 }
 
 // due returns the works that have objects for which no watch speaks, or that
-// were refused. What is known of the latter is forgotten, so that the next look
-// is a new try.
+// were refused. The next look is a new try: what the server refused, it is asked
+// again. Who fights over which fields is not forgotten.
 func (w *watches) due() []workKey {
 	w.index.mu.Lock()
 	defer w.index.mu.Unlock()
@@ -179,7 +179,7 @@ func (w *watches) due() []workKey {
 		for key, u := range r.users {
 			if r.target == nil || !r.target.synced || u.outcome.err != nil {
 				found[key] = struct{}{}
-				u.want = want{}
+				u.read, u.memory.conflict = time.Time{}, noConflict
 				r.users[key] = u
 			}
 		}
