@@ -29,6 +29,10 @@ const (
 	// keyLabel is the digest of both, to find the AppliedManifestWork of a work
 	// whose deletion does not say its name.
 	keyLabel = "work.fleetcast.io/key"
+	// inventoryAnnotation lists the objects of a new AppliedManifestWork, whose
+	// creation cannot say more in its status. It counts until the status lists
+	// any; see readInventory.
+	inventoryAnnotation = "work.fleetcast.io/inventory"
 )
 
 var appliedWorkResource = schema.GroupVersionResource{
@@ -45,6 +49,14 @@ type holding struct {
 	name    string
 	uid     types.UID
 	entries []entry
+	// unlisted says that the status does not list the entries yet: the annotation
+	// does. reminded says that the next pass puts that right.
+	unlisted, reminded bool
+}
+
+func newHolding(w *workv1.AppliedManifestWork) *holding {
+	entries, unlisted := readInventory(w)
+	return &holding{name: w.Name, uid: w.UID, entries: entries, unlisted: unlisted}
 }
 
 func appliedWorkID(name string) objectID {
@@ -119,7 +131,11 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 	id := appliedWorkID(desired.Name)
 	before := a.index.version(id)
 	a.index.begin(id)
-	live, err := a.ensureAppliedWork(ctx, p, desired)
+	var known *workv1.AppliedManifestWork
+	if len(have) > 0 {
+		known = &have[0]
+	}
+	live, err := a.ensureAppliedWork(ctx, p, desired, known)
 	if err != nil {
 		a.bell.ring(a.index.end(id, p.key, asked, outcome{}, nil, digest{})...)
 		return nil, fmt.Errorf("AppliedManifestWork %s: %w", desired.Name, err)
@@ -130,7 +146,7 @@ func (a *Applier) claim(ctx context.Context, p *pass) (*holding, error) {
 	if h := a.held(p.key); h != nil && h.name != live.Name {
 		a.index.release(appliedWorkID(h.name), p.key)
 	}
-	h := &holding{name: live.Name, uid: live.UID, entries: readInventory(live.Status)}
+	h := newHolding(live)
 	a.hold(p.key, h)
 	a.bell.ring(tell...)
 	for i := range have {
@@ -153,10 +169,18 @@ func digestAppliedWork(w *workv1.AppliedManifestWork) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired *workv1.AppliedManifestWork) (*workv1.AppliedManifestWork, error) {
-	live, err := a.getAppliedWork(ctx, desired.Name)
-	if err != nil {
-		return nil, err
+// ensureAppliedWork makes the AppliedManifestWork as desired. live is what the
+// work has, if it is known to have one.
+func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired, live *workv1.AppliedManifestWork) (*workv1.AppliedManifestWork, error) {
+	if live == nil {
+		// Most likely it is new. Creating it tells whether it is.
+		made, err := a.createAppliedWork(ctx, p, desired)
+		if !apierrors.IsAlreadyExists(err) {
+			return made, err
+		}
+		if live, err = a.getAppliedWork(ctx, desired.Name); err != nil {
+			return nil, err
+		}
 	}
 	if live != nil && live.DeletionTimestamp != nil {
 		// Somebody deleted it to have its objects removed, or a work of the same
@@ -176,8 +200,7 @@ func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired *workv
 		live = nil
 	}
 	if live == nil {
-		p.fresh = true
-		return a.createAppliedWork(ctx, desired)
+		return a.createAppliedWork(ctx, p, desired)
 	}
 	was := keyOf(live, p.key)
 	if was.source != p.key.source {
@@ -218,7 +241,13 @@ func (a *Applier) getAppliedWork(ctx context.Context, name string) (*workv1.Appl
 	return live, nil
 }
 
-func (a *Applier) createAppliedWork(ctx context.Context, desired *workv1.AppliedManifestWork) (*workv1.AppliedManifestWork, error) {
+// createAppliedWork lists the objects of the work in the creation itself, as far
+// as there is room.
+func (a *Applier) createAppliedWork(ctx context.Context, p *pass, desired *workv1.AppliedManifestWork) (*workv1.AppliedManifestWork, error) {
+	desired = desired.DeepCopy()
+	if text, ok := annotateInventory(p.listed(p.entries())); ok {
+		desired.Annotations[inventoryAnnotation] = text
+	}
 	create := func() (*workv1.AppliedManifestWork, error) {
 		ctx, cancel := a.client.limit(ctx)
 		defer cancel()
@@ -234,6 +263,7 @@ func (a *Applier) createAppliedWork(ctx context.Context, desired *workv1.Applied
 	if err != nil {
 		return nil, fmt.Errorf("create: %w", err)
 	}
+	p.fresh = true
 	return live, nil
 }
 
@@ -274,8 +304,8 @@ func (a *Applier) updateAppliedWork(ctx context.Context, desired, live *workv1.A
 // writeInventory stores which objects the work has.
 func (a *Applier) writeInventory(ctx context.Context, key workKey, h *holding, entries []entry) error {
 	for i := range entries {
-		if entries[i].UID == "" {
-			entries[i].UID = a.index.uid(entries[i].objectID)
+		if uid := a.index.uid(entries[i].objectID); uid != "" {
+			entries[i].UID = uid
 		}
 	}
 	// The UID keeps it from being written into a later object of the same name.
@@ -297,7 +327,7 @@ func (a *Applier) writeInventory(ctx context.Context, key workKey, h *holding, e
 		a.bell.ring(a.index.end(id, key, asked, outcome{}, nil, digest{})...)
 		return fmt.Errorf("write the inventory of AppliedManifestWork %s: %w", h.name, err)
 	}
-	h.entries = entries
+	h.entries, h.unlisted, h.reminded = entries, false, false
 	a.bell.ring(a.index.end(id, key, asked, done(unchanged), live, digest{})...)
 	return nil
 }

@@ -180,7 +180,7 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 		evicting: make(map[workKey]struct{}),
 	}
 	a.watches = &watches{
-		index: a.index, client: c.metadata, bell: a.bell, log: o.Log,
+		index: a.index, register: newRegister(), client: c.metadata, bell: a.bell, log: o.Log,
 		most: o.MaxWatches, recheck: o.Recheck, silent: o.Timeout, targets: make(map[targetKey]*target),
 	}
 	if a.rights, err = newRights(o, c, a.bell); err != nil {

@@ -27,6 +27,9 @@ func (a *Applier) complete(p *pass) bool {
 	if h == nil {
 		return true
 	}
+	if h.unlisted || a.outdated(h.entries) {
+		return false
+	}
 	a.resolve(p)
 	return len(dropped(h.entries, p.entries())) == 0
 }

@@ -106,7 +106,7 @@ func TestRemovedCRDIsNoticed(t *testing.T) {
 	definitions := c.newWork("definitions", crd)
 	definitions.mustApply()
 	w := c.newWork("web", instance)
-	w.mustApply()
+	c.until("the instance is applied", func() bool { _, err := w.apply(); return err == nil })
 	c.run()
 	c.until("the watch vouches for the instance", func() bool {
 		c.wire.requests()

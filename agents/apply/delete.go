@@ -60,7 +60,7 @@ func (a *Applier) deleteWork(ctx context.Context, key workKey, b codec.Bundle) (
 	keep := spares(&work.Spec)
 	for i := range works {
 		if a.held(key) == nil {
-			a.hold(key, &holding{name: works[i].Name, uid: works[i].UID, entries: readInventory(works[i].Status)})
+			a.hold(key, newHolding(&works[i]))
 		}
 		left, err := a.dismantle(ctx, key, &works[i], keep)
 		blockers = append(blockers, left...)
@@ -115,7 +115,7 @@ func (a *Applier) dismantle(ctx context.Context, key workKey, live *workv1.Appli
 	if err != nil {
 		return nil, err
 	}
-	entries := readInventory(live.Status)
+	entries, _ := readInventory(live)
 	custom := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return resourceRank(e.Resource) < rankOther })
 	_, blockers, err = removeAll(ctx, c, live.UID, custom, keep)
 	if err != nil || len(blockers) > 0 {

@@ -40,9 +40,13 @@ func (e *events) Transformer() cache.TransformFunc {
 		if err != nil {
 			return nil, err
 		}
-		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		small := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(),
-		}}, nil
+		}}
+		if e.target.pinned {
+			small.Annotations = trimmed(o.GetAnnotations())
+		}
+		return small, nil
 	}
 }
 
@@ -62,6 +66,9 @@ func (e *events) see(obj any, deleted bool) error {
 	x := e.watches.index
 	x.mu.Lock()
 	e.target.latest = max(e.target.latest, version)
+	if e.watches.register.target == e.target {
+		e.watches.register.see(o, deleted)
+	}
 	tell := x.see(e.id(o), version, deleted)
 	x.mu.Unlock()
 	e.watches.bell.ring(tell...)
@@ -89,6 +96,9 @@ func (e *events) Replace(list []any, resourceVersion string) error {
 		tell = usersOf(x, e.target)
 	}
 	e.target.latest = asOf
+	if e.watches.register.target == e.target {
+		e.watches.register.replace(list)
+	}
 	for _, obj := range list {
 		o, err := meta.Accessor(obj)
 		if err != nil {
@@ -168,6 +178,13 @@ func (b *bell) admit(keys []workKey, now time.Time) []workKey {
 		out = append(out, key)
 	}
 	return out
+}
+
+// remind has a work told at the next interval.
+func (b *bell) remind(key workKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.late[key] = struct{}{}
 }
 
 // flush tells of what had to wait. It is called once per interval.

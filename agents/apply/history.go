@@ -15,16 +15,11 @@ import (
 // that which should stay first: one that nobody deletes, and of those the
 // oldest.
 func (a *Applier) appliedWorks(ctx context.Context, key workKey) ([]workv1.AppliedManifestWork, error) {
-	ctx, cancel := a.client.limit(ctx)
-	defer cancel()
-	list, err := a.client.works.List(ctx, metav1.ListOptions{LabelSelector: keyLabel + "=" + key.label()})
-	if apierrors.IsNotFound(err) {
-		return nil, nil // The kind is not even served: nothing was ever applied.
-	}
+	works, err := a.findAppliedWorks(ctx, key)
 	if err != nil {
-		return nil, fmt.Errorf("list AppliedManifestWorks: %w", err)
+		return nil, err
 	}
-	works := slices.DeleteFunc(list.Items, func(w workv1.AppliedManifestWork) bool { return keyOf(&w, workKey{}) != key })
+	works = slices.DeleteFunc(works, func(w workv1.AppliedManifestWork) bool { return keyOf(&w, workKey{}) != key })
 	slices.SortFunc(works, func(x, y workv1.AppliedManifestWork) int {
 		switch xGoes, yGoes := x.DeletionTimestamp != nil, y.DeletionTimestamp != nil; {
 		case xGoes && !yGoes:
@@ -37,11 +32,43 @@ func (a *Applier) appliedWorks(ctx context.Context, key workKey) ([]workv1.Appli
 	return works, nil
 }
 
+// findAppliedWorks reads what may be the work's: what the register knows of, or,
+// if that is not complete, what the server finds.
+func (a *Applier) findAppliedWorks(ctx context.Context, key workKey) ([]workv1.AppliedManifestWork, error) {
+	names, known := a.watches.appliedWorkNames(key)
+	if !known {
+		ctx, cancel := a.client.limit(ctx)
+		defer cancel()
+		list, err := a.client.works.List(ctx, metav1.ListOptions{LabelSelector: keyLabel + "=" + key.label()})
+		if apierrors.IsNotFound(err) {
+			return nil, nil // The kind is not even served: nothing was ever applied.
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list AppliedManifestWorks: %w", err)
+		}
+		return list.Items, nil
+	}
+	if h := a.held(key); h != nil && !slices.Contains(names, h.name) {
+		names = append(names, h.name) // The register has not heard of it yet.
+	}
+	var works []workv1.AppliedManifestWork
+	for _, name := range names {
+		live, err := a.getAppliedWork(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("AppliedManifestWork %s: %w", name, err)
+		}
+		if live != nil {
+			works = append(works, *live)
+		}
+	}
+	return works, nil
+}
+
 // merge gives the objects of another AppliedManifestWork of the same work to
 // the one that h is, and deletes it without them. They are listed by their new
 // owner first, so that an agent that dies in between goes on where it was.
 func (a *Applier) merge(ctx context.Context, c *client, key workKey, h *holding, other *workv1.AppliedManifestWork) error {
-	entries := readInventory(other.Status)
+	entries, _ := readInventory(other)
 	if missing := dropped(entries, h.entries); len(missing) > 0 {
 		if err := a.writeInventory(ctx, key, h, slices.Concat(h.entries, missing)); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"encoding/json"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,15 +31,51 @@ func (e entry) gvr() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: e.Group, Version: e.Version, Resource: e.Resource}
 }
 
-func readInventory(status workv1.AppliedManifestWorkStatus) []entry {
-	entries := make([]entry, 0, len(status.AppliedResources))
-	for _, r := range status.AppliedResources {
+// readInventory returns the objects that an AppliedManifestWork lists. A new one
+// lists them in an annotation, in which case unlisted says that its status does
+// not.
+//
+// A status is never emptied once it lists something. Were it, what the annotation
+// says would be looked at once more, and left alone where it has other owners.
+func readInventory(w *workv1.AppliedManifestWork) (entries []entry, unlisted bool) {
+	if len(w.Status.AppliedResources) == 0 {
+		var noted []notedEntry
+		// Whoever made it something else has taken the list away.
+		_ = json.Unmarshal([]byte(w.Annotations[inventoryAnnotation]), &noted)
+		for _, n := range noted {
+			entries = append(entries, entry{objectID: objectID{n.Group, n.Resource, n.Namespace, n.Name}, Version: n.Version})
+		}
+		return entries, len(entries) > 0
+	}
+	entries = make([]entry, 0, len(w.Status.AppliedResources))
+	for _, r := range w.Status.AppliedResources {
 		entries = append(entries, entry{
 			objectID: objectID{Group: r.Group, Resource: r.Resource, Namespace: r.Namespace, Name: r.Name},
 			Version:  r.Version, UID: r.UID,
 		})
 	}
-	return entries
+	return entries, false
+}
+
+// A notedEntry is an entry in an annotation.
+type notedEntry struct {
+	Group     string `json:"g,omitempty"`
+	Version   string `json:"v"`
+	Resource  string `json:"r"`
+	Namespace string `json:"ns,omitempty"`
+	Name      string `json:"n"`
+}
+
+// annotateInventory writes entries as an annotation, if there is room: all
+// annotations of an object may have 256 KiB, and others put some as well.
+func annotateInventory(entries []entry) (text string, ok bool) {
+	const most = 32 << 10
+	noted := make([]notedEntry, 0, len(entries))
+	for _, e := range entries {
+		noted = append(noted, notedEntry{e.Group, e.Version, e.Resource, e.Namespace, e.Name})
+	}
+	raw, err := json.Marshal(noted)
+	return string(raw), err == nil && len(raw) <= most && len(noted) > 0
 }
 
 func writeInventory(entries []entry) []workv1.AppliedManifestResourceMeta {

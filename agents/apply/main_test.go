@@ -236,8 +236,18 @@ func (s *story) appliedWork() *workv1.AppliedManifestWork {
 func (s *story) inventory() []string {
 	s.Helper()
 	names := []string{}
-	for _, r := range s.appliedWork().Status.AppliedResources {
+	w := s.appliedWork()
+	for _, r := range w.Status.AppliedResources {
 		names = append(names, r.Resource+"/"+r.Name)
+	}
+	if len(names) == 0 {
+		var noted []struct{ R, N string }
+		if err := json.Unmarshal([]byte(w.Annotations["work.fleetcast.io/inventory"]), &noted); err != nil {
+			s.Fatalf("the work lists its objects neither in its status nor in its annotation: %v", err)
+		}
+		for _, n := range noted {
+			names = append(names, n.R+"/"+n.N)
+		}
 	}
 	slices.Sort(names)
 	return names

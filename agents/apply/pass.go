@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -170,10 +171,45 @@ func (a *Applier) applyPass(ctx context.Context, p *pass) error {
 		}
 		m.outcome = a.applyManifest(ctx, p, h, m, established)
 	}
-	if ctx.Err() != nil || !p.resolved() {
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return a.prune(ctx, p, h, dropped(h.entries, wanted))
+	if p.resolved() {
+		err = a.prune(ctx, p, h, dropped(h.entries, wanted))
+	}
+	return errors.Join(err, a.completeInventory(ctx, p, h))
+}
+
+// completeInventory has the status list the objects as they are, with their
+// UIDs. Nothing depends on that in a hurry: what is listed in an annotation is
+// listed, and UIDs are for readers. So what a pass has to complete it leaves to
+// the next, which is asked for at once and comes when there is time; the work's
+// report does not wait for it.
+func (a *Applier) completeInventory(ctx context.Context, p *pass, h *holding) error {
+	if !h.unlisted && !a.outdated(h.entries) {
+		return nil
+	}
+	if h.reminded || !p.wrote() || !a.watches.active() {
+		return a.writeInventory(ctx, p.key, h, slices.Clone(h.entries))
+	}
+	h.reminded = true
+	a.bell.remind(p.key)
+	return nil
+}
+
+// outdated says whether entries lack a UID that is known.
+func (a *Applier) outdated(entries []entry) bool {
+	return slices.ContainsFunc(entries, func(e entry) bool {
+		uid := a.index.uid(e.objectID)
+		return uid != "" && uid != e.UID
+	})
+}
+
+// wrote says whether the pass changed anything on the cluster.
+func (p *pass) wrote() bool {
+	return p.fresh || slices.ContainsFunc(p.manifests, func(m *manifest) bool {
+		return m.outcome.action == created || m.outcome.action == configured
+	})
 }
 
 // resolved says whether it is known of every manifest which object it means.

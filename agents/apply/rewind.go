@@ -19,9 +19,12 @@ func (w *watches) rewound() {
 	var tell []workKey
 	for key, old := range w.targets {
 		w.stop(old)
-		t := &target{gvr: old.gvr, namespace: old.namespace}
+		t := &target{gvr: old.gvr, namespace: old.namespace, pinned: old.pinned}
 		w.targets[key] = t
 		w.index.mu.Lock()
+		if w.register.target == old {
+			w.register.target = t
+		}
 		w.index.rewind(old)
 		t.objects, old.objects = old.objects, nil
 		for id := range t.objects {

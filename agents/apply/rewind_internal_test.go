@@ -14,7 +14,8 @@ func rewinding() (w *watches, e *events, id objectID, told func() []string) {
 	var ids []string
 	x := newIndex(time.Hour)
 	w = &watches{
-		index: x, log: slog.New(slog.DiscardHandler), targets: make(map[targetKey]*target),
+		register: newRegister(),
+		index:    x, log: slog.New(slog.DiscardHandler), targets: make(map[targetKey]*target),
 		bell: newBell(0, func(_, id string) { ids = append(ids, id) }),
 	}
 	id = objectID{Resource: "configmaps", Namespace: "ns", Name: "a"}

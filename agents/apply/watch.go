@@ -24,6 +24,7 @@ type target struct {
 	gvr       schema.GroupVersionResource
 	namespace string
 	cancel    context.CancelFunc // Nil while no watch runs.
+	pinned    bool               // It stays although it has no objects.
 
 	// objects, synced and latest are guarded by the index. synced says that events are
 	// coming in: what they do not mention did not change.
@@ -42,13 +43,14 @@ type targetKey struct {
 // watches keeps one watch per target, no more than most of them. Objects beyond
 // are looked at again every interval.
 type watches struct {
-	index   *index
-	client  metadata.Interface
-	bell    *bell
-	most    int
-	recheck time.Duration
-	silent  time.Duration // After which a request that nobody answers is given up.
-	log     *slog.Logger
+	index    *index
+	register *register
+	client   metadata.Interface
+	bell     *bell
+	most     int
+	recheck  time.Duration
+	silent   time.Duration // After which a request that nobody answers is given up.
+	log      *slog.Logger
 
 	mu      sync.Mutex // Taken before index.mu.
 	targets map[targetKey]*target
@@ -90,7 +92,7 @@ func (w *watches) sweep() {
 		w.index.mu.Lock()
 		empty := len(t.objects) == 0
 		w.index.mu.Unlock()
-		if empty {
+		if empty && !t.pinned {
 			w.stop(t)
 			delete(w.targets, key)
 		}
@@ -102,7 +104,7 @@ func (w *watches) sweep() {
 
 // start begins to watch if there is room. The caller holds mu.
 func (w *watches) start(t *target) {
-	if w.ctx == nil || t.cancel != nil || w.running >= w.most {
+	if w.ctx == nil || t.cancel != nil || (w.running >= w.most && !t.pinned) {
 		return
 	}
 	ctx, cancel := context.WithCancel(w.ctx)
@@ -129,10 +131,31 @@ func (w *watches) unsync(t *target) {
 	t.synced = false
 }
 
+// active says whether run is under way.
+func (w *watches) active() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ctx != nil && w.ctx.Err() == nil
+}
+
+// pin has the AppliedManifestWorks watched, whether or not there are any. The
+// caller holds mu.
+func (w *watches) pin() {
+	key := targetKey{gvr: appliedWorkResource}
+	if t := w.targets[key]; t != nil {
+		w.index.mu.Lock()
+		t.pinned, w.register.target = true, t
+		w.index.mu.Unlock()
+		return
+	}
+	w.targets[key] = w.register.target
+}
+
 // run watches until ctx ends.
 func (w *watches) run(ctx context.Context) {
 	w.mu.Lock()
 	w.ctx = ctx
+	w.pin()
 	for _, t := range w.targets {
 		w.start(t)
 	}
@@ -201,6 +224,11 @@ func (w *watches) reflector(t *target) *cache.Reflector {
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			ctx, cancel := context.WithTimeout(ctx, w.silent)
 			defer cancel()
+			if t.gvr == appliedWorkResource && o.ResourceVersion == "0" {
+				// The server may answer that from what it remembers. An agent that
+				// just died may have left one since.
+				o.ResourceVersion, o.ResourceVersionMatch = "", ""
+			}
 			return api.List(ctx, o)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
