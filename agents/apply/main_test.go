@@ -240,10 +240,10 @@ func (s *story) inventory() []string {
 	for _, r := range w.Status.AppliedResources {
 		names = append(names, r.Resource+"/"+r.Name)
 	}
-	if len(names) == 0 {
+	if text := w.Annotations["work.fleetcast.io/inventory"]; len(names) == 0 && text != "" {
 		var noted []struct{ R, N string }
-		if err := json.Unmarshal([]byte(w.Annotations["work.fleetcast.io/inventory"]), &noted); err != nil {
-			s.Fatalf("the work lists its objects neither in its status nor in its annotation: %v", err)
+		if err := json.Unmarshal([]byte(text), &noted); err != nil {
+			s.Fatalf("the list of objects in the annotation: %v", err)
 		}
 		for _, n := range noted {
 			names = append(names, n.R+"/"+n.N)
