@@ -104,11 +104,12 @@ func (o Options) withDefaults(cluster string) Options {
 
 // An Agent runs the works of one cluster. Make one with New.
 type Agent struct {
-	cluster   string
-	o         Options
-	log       *slog.Logger
-	applier   Applier
-	transport brokers.Transport
+	cluster    string
+	o          Options
+	log        *slog.Logger
+	applier    Applier
+	transport  brokers.Transport
+	compressor *codec.Compressor
 
 	state     *state
 	work      *queue.Queue[string, string]   // Works to apply, by source and ID.
@@ -131,6 +132,11 @@ type Agent struct {
 	// answered are the questions of sources that were answered last, the latest
 	// at the end.
 	answered []question
+	// plainUntil says until when sources are not told that compressed works are
+	// read.
+	plainUntil map[string]time.Time
+	// compressed are the reports that went out so and were not confirmed.
+	compressed map[Key]codec.Sequence
 }
 
 // New returns the agent of one cluster. It reads the store, which it then owns
@@ -149,15 +155,18 @@ func New(cluster string, store Store, applier Applier, t brokers.Transport, o Op
 	}
 	a := &Agent{
 		cluster: cluster, o: o, log: o.Log, applier: applier, transport: t,
-		state:     s,
-		work:      queue.New[string, string](queue.Options{}),
-		outbox:    queue.New[string, outgoing](queue.Options{}),
-		dialogues: map[string]*dialogue{},
-		overAge:   map[Key]time.Time{},
-		seen:      map[string]bool{},
-		full:      map[Key]bool{},
-		arrived:   map[Key]arrival{},
-		greetings: map[string]bool{},
+		compressor: codec.NewCompressor(),
+		state:      s,
+		work:       queue.New[string, string](queue.Options{}),
+		outbox:     queue.New[string, outgoing](queue.Options{}),
+		dialogues:  map[string]*dialogue{},
+		overAge:    map[Key]time.Time{},
+		seen:       map[string]bool{},
+		full:       map[Key]bool{},
+		arrived:    map[Key]arrival{},
+		greetings:  map[string]bool{},
+		plainUntil: map[string]time.Time{},
+		compressed: map[Key]codec.Sequence{},
 	}
 	for _, source := range o.Sources {
 		a.dialogues[source] = newDialogue(source, s.peer(source).digests(), o)

@@ -212,6 +212,22 @@ func (d *dialogue) promise(now time.Time, spread time.Duration) {
 	d.rouse()
 }
 
+// answers says whether the source answered one of the last digests.
+func (d *dialogue) answers() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.capable && d.silent < patience
+}
+
+// correct has a digest sent soon that says what this agent can do now.
+func (d *dialogue) correct(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.capable && d.silent < patience {
+		d.promise(now, 0)
+	}
+}
+
 // doubt notes that a lead below the one that the agent follows announced itself,
 // and says whether the latter is to be forgotten: one that leads would have
 // answered digests, and one that was only claimed, by a mistake or by malice,

@@ -10,9 +10,6 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/digest"
 )
 
-// capabilities are what this agent can do beyond OCM's protocol.
-func capabilities() []string { return []string{codec.CapDigest} }
-
 // converse has sent to one source what is due, in its time.
 func (a *Agent) converse(ctx context.Context, d *dialogue) {
 	timer := time.NewTimer(0)
@@ -35,6 +32,7 @@ func (a *Agent) converse(ctx context.Context, d *dialogue) {
 			a.tell("silent "+d.source, "source does not answer digests, listing all works to it until it does", "source", d.source)
 			a.outbox.Forget(d.source, outgoing{what: kindList})
 			a.outbox.Add(d.source, outgoing{what: kindList})
+			a.repeatCompressed(d.source)
 		}
 		if turn.presence {
 			a.outbox.Add(d.source, outgoing{what: kindPresence})
@@ -56,7 +54,7 @@ func (a *Agent) sendDigest(ctx context.Context, source string) error {
 	to := brokers.Topic{Lane: brokers.ToSource, Source: source, Cluster: a.cluster, Key: kindDigest}
 	err := a.publish(ctx, to, kindDigest, codec.Announce, codec.Digest{
 		Agent: a.o.ID, Instance: a.o.Instance, Epoch: peer.Epoch, Term: peer.Term,
-		Works: works, Spec: spec, Status: status, Capabilities: capabilities(),
+		Works: works, Spec: spec, Status: status, Capabilities: a.capabilities(source),
 	})
 	if err != nil {
 		d.unspoken()
@@ -112,6 +110,9 @@ func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
 			a.confirm(held, agreed.lifetime)
 		}
 		dialogue.agree(agreed)
+		if present {
+			a.confirmCompressed(m.Source)
+		}
 		if dialogue.disown(m.Unclaimed) && m.Unclaimed > 0 {
 			a.log.Warn("source does not know some of its works that this cluster holds; they stay until their deletion is confirmed on the hub",
 				"source", m.Source, "works", m.Unclaimed)

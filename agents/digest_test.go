@@ -21,8 +21,8 @@ func TestDigestsTakeThePlaceOfLists(t *testing.T) {
 		h := b.newHub("hub1")
 		a, stop := b.run(agents.Options{})
 		b.settle(time.Second)
-		if got := b.asked(); len(got) != 1 || !cmp.Equal(got[0].Capabilities, []string{codec.CapDigest}) {
-			t.Fatalf("questions = %+v, want one list that tells of %q", got, codec.CapDigest)
+		if got := b.asked(); len(got) != 1 || !cmp.Equal(got[0].Capabilities, []string{codec.CapDigest, codec.CapZstd}) {
+			t.Fatalf("questions = %+v, want one list that tells what the agent can do", got)
 		}
 		if got := h.heard().digests; len(got) != 0 || a.InSync("hub1") {
 			t.Fatalf("%d digests before the source said anything", len(got))
@@ -36,7 +36,7 @@ func TestDigestsTakeThePlaceOfLists(t *testing.T) {
 		}
 		first := h.heard().digests
 		last := first[len(first)-1]
-		if last.Works != 1 || last.Epoch != "e1" || last.Term != 1 || last.Agent != "c1-work-agent" || !cmp.Equal(last.Capabilities, []string{codec.CapDigest}) {
+		if last.Works != 1 || last.Epoch != "e1" || last.Term != 1 || last.Agent != "c1-work-agent" || !cmp.Equal(last.Capabilities, []string{codec.CapDigest, codec.CapZstd}) {
 			t.Errorf("digest = %+v, want one of 1 work that echoes epoch e1 and term 1", last)
 		}
 		stop()

@@ -52,6 +52,20 @@ func (d *draft) sent(k Key, sequence codec.Sequence, told string) {
 	}
 }
 
+// unsend has the report of this sequence on a work sent again as it is.
+func (d *draft) unsend(k Key, sequence codec.Sequence) {
+	if r := d.get(k); r != nil && r.Report.Sequence == sequence && !r.Unsent {
+		next := *r
+		next.Unsent = true
+		d.put(k, &next)
+	}
+	if r := d.refusal(k); r != nil && r.report.Sequence == sequence && !r.unsent {
+		next := *r
+		next.unsent = true
+		d.refuse(k, &next)
+	}
+}
+
 // peer returns what is known of a source as the draft has it.
 func (d *draft) peer(source string) Peer {
 	if p, ok := d.Peers[source]; ok {

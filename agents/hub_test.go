@@ -28,6 +28,7 @@ type hub struct {
 	silent   bool           // It answers nothing.
 	greets   bool           // It says hello to agents that list and know digests.
 	ocm      bool           // It knows lists only.
+	can      []string       // Its capabilities; default: CapDigest.
 	works    map[string]codec.Bundle
 	statuses map[string]string
 	sent     []string // IDs of works that it published for what it read in entries.
@@ -171,7 +172,22 @@ func (h *hub) hello() {
 }
 
 func (h *hub) announce() {
-	h.say(codec.Hello{Source: h.id, Epoch: h.epoch, Term: h.term, Capabilities: []string{codec.CapDigest}}, codec.Announce)
+	h.say(codec.Hello{Source: h.id, Epoch: h.epoch, Term: h.term, Capabilities: h.capabilities()}, codec.Announce)
+}
+
+func (h *hub) capabilities() []string {
+	if h.can != nil {
+		return h.can
+	}
+	return []string{codec.CapDigest}
+}
+
+// becomes gives the hub other capabilities, and has it say so.
+func (h *hub) becomes(can ...string) {
+	h.b.mu.Lock()
+	defer h.b.mu.Unlock()
+	h.can = can
+	h.announce()
 }
 
 // downgrade puts an OCM source in the hub's place.

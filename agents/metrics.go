@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 // Values of the result label of digestsTotal.
@@ -31,6 +33,11 @@ var (
 		Help: "Events that the agent published, by kind and result.",
 	}, []string{"kind", "result"})
 
+	compressionBytes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleetcast_agent_compression_bytes_total",
+		Help: "Size of the bodies that travelled compressed, before (plain) and after (compressed).",
+	}, []string{"direction", "form"})
+
 	sessionsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fleetcast_agent_sessions_total",
 		Help: "Times that the agent's subscription was established, by whether the broker went on where it was.",
@@ -56,10 +63,22 @@ const (
 	legApplied   = "applied"
 )
 
+// Values of the direction label.
+const (
+	directionSent     = "sent"
+	directionReceived = "received"
+)
+
+// countCompressed counts a body that travelled compressed.
+func countCompressed(direction string, plain, small event.Event) {
+	compressionBytes.WithLabelValues(direction, "plain").Add(float64(len(plain.Data)))
+	compressionBytes.WithLabelValues(direction, "compressed").Add(float64(len(small.Data)))
+}
+
 // Collectors returns the package's metrics, for a registry. They are shared by
 // all agents of a process. Those of one agent are its own Collectors.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{eventsTotal, worksTotal, publishedTotal, sessionsTotal, digestsTotal, propagation}
+	return []prometheus.Collector{eventsTotal, worksTotal, publishedTotal, compressionBytes, sessionsTotal, digestsTotal, propagation}
 }
 
 // Collectors returns the metrics of this agent, for a registry that has no

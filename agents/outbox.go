@@ -10,6 +10,7 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 // An outgoing is what one turn of the outbox sends to a source. What exactly is
@@ -73,7 +74,7 @@ func (a *Agent) deliver(ctx context.Context, source string, o outgoing) error {
 	case kindPresence:
 		return a.sendPresence(ctx, source, true)
 	default:
-		return a.send(ctx, Key{source, o.id})
+		return a.tellOf(ctx, Key{source, o.id})
 	}
 }
 
@@ -82,7 +83,7 @@ func (a *Agent) deliver(ctx context.Context, source string, o outgoing) error {
 // missing. A list over the broker's limit is replaced by an empty one, upon
 // which the source sends everything: dear, so that is not done in between.
 func (a *Agent) ask(ctx context.Context, source string) error {
-	q := codec.SpecResync{Agent: a.o.ID, Cluster: a.cluster, Capabilities: capabilities()}
+	q := codec.SpecResync{Agent: a.o.ID, Cluster: a.cluster, Capabilities: a.capabilities(source)}
 	to := brokers.Topic{Lane: brokers.ToSource, Source: source, Cluster: a.cluster}
 	a.state.each(func(k Key, r *Record) {
 		if k.Source == source && !r.Gone() {
@@ -125,9 +126,9 @@ func (a *Agent) takeGreeting(source string) bool {
 	return noted
 }
 
-// send publishes the newest that is to be said of a work, if the broker does not
-// have it.
-func (a *Agent) send(ctx context.Context, k Key) error {
+// tellOf publishes the newest that is to be said of a work, if the broker does
+// not have it.
+func (a *Agent) tellOf(ctx context.Context, k Key) error {
 	reports, held := a.state.reports(k)
 	for _, r := range reports {
 		told, err := a.sendReport(ctx, k, r, held)
@@ -144,7 +145,7 @@ func (a *Agent) send(ctx context.Context, k Key) error {
 // status hash of what was sent in the report's place, if that was shorter.
 func (a *Agent) sendReport(ctx context.Context, k Key, r codec.Report, held *Record) (told string, err error) {
 	to := brokers.Topic{Lane: brokers.ToSource, Source: k.Source, Cluster: a.cluster, Key: k.ID}
-	err = a.publish(ctx, to, kindReport, codec.Update, r)
+	err = a.publishReport(ctx, to, r)
 	if !errors.Is(err, brokers.ErrTooLarge) || held == nil {
 		return "", err
 	}
@@ -154,7 +155,7 @@ func (a *Agent) sendReport(ctx context.Context, k Key, r codec.Report, held *Rec
 	}
 	a.log.Info("report is too large for the broker, sending its conditions only",
 		"source", k.Source, "work", k.ID, "name", a.state.name(k))
-	return short.Hash, a.publish(ctx, to, kindReport, codec.Update, a.report(short, r.Sequence))
+	return short.Hash, a.publishReport(ctx, to, a.report(short, r.Sequence))
 }
 
 // shorten is the report without what manifests say each.
@@ -174,7 +175,12 @@ func (a *Agent) publish(ctx context.Context, to brokers.Topic, kind string, acti
 	if err != nil {
 		return fmt.Errorf("encode for %s: %w", to, err)
 	}
-	err = a.transport.Publish(ctx, to, e)
+	return a.send(ctx, to, kind, e)
+}
+
+// send publishes an event of a kind to one source.
+func (a *Agent) send(ctx context.Context, to brokers.Topic, kind string, e event.Event) error {
+	err := a.transport.Publish(ctx, to, e)
 	publishedTotal.WithLabelValues(kind, result(err)).Inc()
 	if err != nil {
 		return fmt.Errorf("publish to %s: %w", to, err)

@@ -69,7 +69,8 @@ func (p Peer) answered(term int64) Peer {
 		p.Capabilities = append(slices.Clone(p.Capabilities), codec.CapDigest)
 	}
 	if term > p.Term {
-		p.Term, p.Epoch = term, "" // Its hello is still to come.
+		// Its hello is still to come, and says what else it can do.
+		p.Term, p.Epoch, p.Capabilities = term, "", []string{codec.CapDigest}
 	}
 	return p
 }

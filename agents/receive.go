@@ -74,6 +74,13 @@ func (a *Agent) handle(_ context.Context, d brokers.Delivery) {
 		a.drop(d, step, "foreign_source", errors.New("it is from a source that this agent does not serve"))
 		return
 	}
+	if codec.Compressed(d.Event) {
+		plain, ok := a.unpack(d, step)
+		if !ok {
+			return
+		}
+		d.Event = plain
+	}
 	action, m, err := codec.Decode(d.Event)
 	if err != nil {
 		a.refuse(d, step, err)
@@ -103,6 +110,10 @@ func reasonOf(err error) string {
 		return "unknown_type"
 	case errors.Is(err, codec.ErrUnsupportedVersion):
 		return "unsupported_version"
+	case errors.Is(err, codec.ErrUnknownEncoding):
+		return "unknown_encoding"
+	case errors.Is(err, codec.ErrBomb):
+		return "bomb"
 	case errors.Is(err, codec.ErrPayloadTooLarge), errors.Is(err, codec.ErrMetadataTooLarge):
 		return "too_large"
 	}

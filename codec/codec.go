@@ -19,6 +19,10 @@
 // event holds; it caps sizes and nesting before it parses. Bodies larger than
 // [MaxPayload] or nested deeper than [MaxDepth] are malformed.
 //
+// A body may travel compressed. That is a matter of the event, not of the
+// message: see [Compressor]. Decode never decompresses, so that
+// receivers can hold an event against its address before.
+//
 // Values are immutable by convention: nobody changes the byte slices of a
 // message after it was made, so they may be shared freely.
 package codec
@@ -86,6 +90,10 @@ var (
 	// a receiver like this one, in a version of its type or of CloudEvents that
 	// this package does not speak: the peer is newer, or too old.
 	ErrUnsupportedVersion = errors.New("unsupported version")
+
+	// ErrUnknownEncoding is wrapped by Decode for an event whose body is not JSON
+	// by its content type: the peer believes this one to read what it does not.
+	ErrUnknownEncoding = errors.New("unknown encoding")
 
 	// ErrMetadataTooLarge is wrapped by NewBundle for a work whose metadata
 	// exceeds MaxMetadata after what is never sent was removed, and by Encode

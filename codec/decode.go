@@ -11,7 +11,8 @@ import (
 
 // Decode reads an event. The message is one of those that Message names; it
 // shares the event's body and strings. The error wraps ErrUnknownType,
-// ErrUnsupportedVersion or ErrMalformed.
+// ErrUnsupportedVersion or ErrMalformed, and ErrUnknownEncoding beside the latter
+// for a body that is not JSON, such as one that is still compressed.
 //
 // Integers may have a fraction of zeros, as some peers write them. Attributes
 // that the type does not use are ignored, and so are unknown fields of bodies.
@@ -153,7 +154,7 @@ func bodyOf(e event.Event) ([]byte, error) {
 func checkMedia(e event.Event) error {
 	if media, _, _ := strings.Cut(e.Get(event.DataContentType), ";"); media != "" &&
 		!strings.EqualFold(strings.TrimSpace(media), event.JSON) {
-		return malformed("its content type %.100q is not %s", media, event.JSON)
+		return fmt.Errorf("%w: content type %.100q, only %s is read", ErrUnknownEncoding, media, event.JSON)
 	}
 	return nil
 }

@@ -28,7 +28,8 @@ type scripted struct {
 	epoch    string // That of the hello with this term if it is empty.
 	holds    map[string]codec.Entry
 	sequence codec.Sequence
-	pageSize int // Buckets in a page; all if 0.
+	pageSize int      // Buckets in a page; all if 0.
+	can      []string // Its capabilities beside CapDigest.
 }
 
 func newScripted(t *testing.T, f *fakeTransport, cluster string) *scripted {
@@ -76,7 +77,7 @@ func (a *scripted) digest() {
 	spec, status := a.sets()
 	a.says(codec.Digest{
 		Agent: a.cluster + "-agent", Instance: a.instance, Epoch: a.lead(), Term: a.term, Works: spec.Len(),
-		Spec: spec.Root(), Status: status.Root(), Capabilities: []string{codec.CapDigest},
+		Spec: spec.Root(), Status: status.Root(), Capabilities: append([]string{codec.CapDigest}, a.can...),
 	})
 }
 

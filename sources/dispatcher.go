@@ -78,13 +78,14 @@ func (o Options) withDefaults() Options {
 // clusters' reports to it. Make one with NewDispatcher and call Run once. Only
 // one dispatcher may run for a source ID at any time.
 type Dispatcher struct {
-	id        string
-	source    *guard
-	transport brokers.Transport
-	options   Options
-	log       *slog.Logger
-	once      notes
-	metrics   *metrics
+	id         string
+	source     *guard
+	transport  brokers.Transport
+	options    Options
+	compressor *codec.Compressor
+	log        *slog.Logger
+	once       notes
+	metrics    *metrics
 
 	noStatus string // The hash of an empty status.
 
@@ -134,33 +135,34 @@ func NewDispatcher(sourceID string, src Source, t brokers.Transport, o Options) 
 	o = o.withDefaults()
 	perCluster := func() *queue.Queue[string, struct{}] { return queue.New[string, struct{}](queue.Options{}) }
 	d := &Dispatcher{
-		id:        sourceID,
-		transport: t,
-		options:   o,
-		log:       o.Log.With("source", sourceID),
-		works:     queue.New[string, Key](queue.Options{}),
-		reports:   queue.New[string, Key](queue.Options{}),
-		outcomes:  queue.New[string, Key](queue.Options{}),
-		clusters:  perCluster(),
-		talks:     perCluster(),
-		checks:    perCluster(),
-		agents:    perCluster(),
-		drops:     perCluster(),
-		ready:     make(chan struct{}, 1),
-		rivals:    make(chan struct{}, 1),
-		stop:      func() {},
-		fence:     fence{led: map[int64]string{}},
-		down:      errNoSession,
-		answers:   map[string]*answer{},
-		refused:   map[Key]refusal{},
-		untold:    map[Key]outcome{},
-		pending:   map[Key]*pendingReport{},
-		owed:      map[string]*owedToCluster{},
-		unnoted:   map[string][]drop{},
-		peers:     map[string]*peer{},
-		said:      map[string]*talk{},
-		vigils:    map[string]*vigil{},
-		flights:   map[string]map[string]flight{},
+		id:         sourceID,
+		transport:  t,
+		options:    o,
+		compressor: codec.NewCompressor(),
+		log:        o.Log.With("source", sourceID),
+		works:      queue.New[string, Key](queue.Options{}),
+		reports:    queue.New[string, Key](queue.Options{}),
+		outcomes:   queue.New[string, Key](queue.Options{}),
+		clusters:   perCluster(),
+		talks:      perCluster(),
+		checks:     perCluster(),
+		agents:     perCluster(),
+		drops:      perCluster(),
+		ready:      make(chan struct{}, 1),
+		rivals:     make(chan struct{}, 1),
+		stop:       func() {},
+		fence:      fence{led: map[int64]string{}},
+		down:       errNoSession,
+		answers:    map[string]*answer{},
+		refused:    map[Key]refusal{},
+		untold:     map[Key]outcome{},
+		pending:    map[Key]*pendingReport{},
+		owed:       map[string]*owedToCluster{},
+		unnoted:    map[string][]drop{},
+		peers:      map[string]*peer{},
+		said:       map[string]*talk{},
+		vigils:     map[string]*vigil{},
+		flights:    map[string]map[string]flight{},
 	}
 	d.once.log = d.log
 	d.metrics = newMetrics(d)

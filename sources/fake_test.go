@@ -163,7 +163,9 @@ type fakeTransport struct {
 
 	mu        sync.Mutex
 	sub       brokers.Subscription
+	limit     func(packed bool) error // By whether the event is compressed.
 	published []string
+	packed    []string // What was published compressed.
 	topics    []brokers.Topic
 	messages  []codec.Message
 	// broadcasts is what went to all clusters; it is in none of the others.
@@ -173,12 +175,27 @@ type fakeTransport struct {
 }
 
 func (f *fakeTransport) Publish(_ context.Context, to brokers.Topic, e event.Event) error {
+	packed := codec.Compressed(e)
+	if packed {
+		var err error
+		if e, err = codec.NewCompressor().Decompress(e); err != nil {
+			return err
+		}
+	}
 	action, m, err := codec.Decode(e)
 	if err != nil {
 		return err
 	}
 	if f.publish != nil {
 		if err := f.publish(to, m); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	limit := f.limit
+	f.mu.Unlock()
+	if limit != nil {
+		if err := limit(packed); err != nil {
 			return err
 		}
 	}
@@ -191,6 +208,9 @@ func (f *fakeTransport) Publish(_ context.Context, to brokers.Topic, e event.Eve
 	f.topics = append(f.topics, to)
 	f.messages = append(f.messages, m)
 	f.published = append(f.published, describe(action, m))
+	if packed {
+		f.packed = append(f.packed, describe(action, m))
+	}
 	return nil
 }
 

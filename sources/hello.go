@@ -26,7 +26,7 @@ const (
 )
 
 // capabilities is what this end can do beyond OCM's protocol.
-var capabilities = []string{codec.CapDigest}
+var capabilities = []string{codec.CapDigest, codec.CapZstd}
 
 // spread is the time over which all clusters shall answer a Hello.
 func (d *Dispatcher) spreadLocked() time.Duration {
@@ -67,7 +67,7 @@ func (d *Dispatcher) helloCluster(ctx context.Context, cluster string) {
 
 func (d *Dispatcher) hello(ctx context.Context, to brokers.Topic, spread time.Duration) error {
 	epoch, term := d.leadership()
-	m := codec.Hello{Source: d.id, Epoch: epoch, Term: term, Capabilities: capabilities, Spread: spread}
+	m := codec.Hello{Source: d.id, Epoch: epoch, Term: term, Capabilities: d.abilities(to.Cluster), Spread: spread}
 	return d.announce(ctx, to, typeHello, m)
 }
 

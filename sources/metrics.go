@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 // Values of the type label.
@@ -35,6 +36,8 @@ const (
 	resultTooLarge           = "too_large"
 	resultUnknownType        = "unknown_type"
 	resultUnsupportedVersion = "unsupported_version"
+	resultUnknownEncoding    = "unknown_encoding"
+	resultBomb               = "bomb"
 	resultUnexpected         = "unexpected"
 	resultUnknownWork        = "unknown_work"
 	resultInvalid            = "invalid"
@@ -50,6 +53,12 @@ const (
 	legPublished = "published" // From the change to the broker.
 	legReported  = "reported"  // From the broker to the report that was taken.
 	legTotal     = "total"     // From the change to the report that was taken.
+)
+
+// Values of the direction label.
+const (
+	directionSent     = "sent"
+	directionReceived = "received"
 )
 
 // verdictFailed counts, beside the verdicts, reports that could not be saved.
@@ -71,6 +80,7 @@ type metrics struct {
 	events       *prometheus.CounterVec
 	publish      prometheus.Histogram
 	bytes        prometheus.Counter
+	compression  *prometheus.CounterVec
 	reports      *prometheus.CounterVec
 	propagations *prometheus.HistogramVec
 	refused      prometheus.Counter
@@ -98,7 +108,9 @@ func newMetrics(d *Dispatcher) *metrics {
 			// From a broker on the same machine to one whose window is full.
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),
-		bytes:   counter("fleetcast_publish_bytes_total", "Size of the events that the broker confirmed."),
+		bytes: counter("fleetcast_publish_bytes_total", "Size of the events that the broker confirmed."),
+		compression: counters("fleetcast_compression_bytes_total",
+			"Size of the bodies that travelled compressed, before (plain) and after (compressed).", "direction", "form"),
 		reports: counters("fleetcast_source_reports_total", "Reports of clusters, by the source's verdict.", "verdict"),
 		propagations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "fleetcast_propagation_seconds",
@@ -125,20 +137,28 @@ func newMetrics(d *Dispatcher) *metrics {
 func (d *Dispatcher) Collectors() []prometheus.Collector {
 	m := d.metrics
 	return []prometheus.Collector{
-		m.events, m.publish, m.bytes, m.reports, m.propagations, m.refused, m.unknownWorks, m.panics,
+		m.events, m.publish, m.bytes, m.compression, m.reports, m.propagations, m.refused, m.unknownWorks, m.panics,
 		m.sessions, m.digests, m.duplicates, m.state,
 	}
 }
 
 func (m *metrics) received(typ, result string) {
-	m.events.WithLabelValues("received", typ, result).Inc()
+	m.events.WithLabelValues(directionReceived, typ, result).Inc()
 }
 
 func (m *metrics) published(typ string, size int, took time.Duration, err error) {
-	m.events.WithLabelValues("sent", typ, publishResult(err)).Inc()
+	m.events.WithLabelValues(directionSent, typ, publishResult(err)).Inc()
 	if err == nil {
 		m.publish.Observe(took.Seconds())
 		m.bytes.Add(float64(size))
+	}
+}
+
+// compressed counts a body that travelled compressed, unless it did not arrive.
+func (m *metrics) compressed(direction string, plain, small event.Event, err error) {
+	if err == nil {
+		m.compression.WithLabelValues(direction, "plain").Add(float64(len(plain.Data)))
+		m.compression.WithLabelValues(direction, "compressed").Add(float64(len(small.Data)))
 	}
 }
 
@@ -148,7 +168,7 @@ func (m *metrics) reported(v Verdict, superseded int) {
 	m.reports.WithLabelValues(string(v)).Inc()
 	m.received(typeReport, results[v])
 	if superseded > 0 {
-		m.events.WithLabelValues("received", typeReport, resultStale).Add(float64(superseded))
+		m.events.WithLabelValues(directionReceived, typeReport, resultStale).Add(float64(superseded))
 	}
 }
 

@@ -30,6 +30,7 @@ type peer struct {
 	comparedAt time.Time // The last comparison with its entries.
 	asked      request
 	helloAt    time.Time // The last hello to it alone.
+	plainUntil time.Time // When it may be told again that compressed reports are read.
 	saves      time.Time // When the writes of its record so far would be due, one a minute.
 
 	excuses   map[string]excuse

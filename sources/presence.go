@@ -48,9 +48,13 @@ func (d *Dispatcher) seen(cluster string, s sign) bool {
 	p.lastSeen = now
 	said := s.capabilities
 	if said == nil && s.instance != (digest.Key{}) && !p.capable {
-		said = capabilities // No other agent names its instance.
+		said = []string{codec.CapDigest} // No other agent names its instance.
 	}
+	before := p.takesCompressed()
 	changed := said != nil && p.tell(s.agent, said)
+	if !before && p.takesCompressed() {
+		d.reviveLocked(cluster)
+	}
 	if p.capable && !p.online {
 		p.online, p.since, changed = true, now, true
 		// What it missed is found out with its digest, which may be coming.

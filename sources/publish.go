@@ -60,7 +60,7 @@ func (d *Dispatcher) publishWork(ctx context.Context, k Key) {
 	}
 
 	to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: k.Cluster, Key: k.ID}
-	switch err := d.publish(ctx, to, typeBundle, e); {
+	switch err := d.publishBundle(ctx, to, e); {
 	case err == nil:
 		d.forget(k)
 		d.answered(k, a)

@@ -14,6 +14,14 @@ import (
 
 // handle sorts one event into the queues. It never waits.
 func (d *Dispatcher) handle(_ context.Context, in brokers.Delivery) {
+	if codec.Compressed(in.Event) {
+		plain, result, err := d.unpack(in)
+		if err != nil {
+			d.reject(in, typeReport, result, err)
+			return
+		}
+		in.Event = plain
+	}
 	_, m, err := codec.Decode(in.Event)
 	if err != nil {
 		d.reject(in, typeUnknown, undecodable(err), err)
@@ -86,6 +94,10 @@ func undecodable(err error) string {
 		return resultUnsupportedVersion
 	case errors.Is(err, codec.ErrUnknownType):
 		return resultUnknownType
+	case errors.Is(err, codec.ErrUnknownEncoding):
+		return resultUnknownEncoding
+	case errors.Is(err, codec.ErrBomb):
+		return resultBomb
 	case errors.Is(err, codec.ErrPayloadTooLarge), errors.Is(err, codec.ErrMetadataTooLarge):
 		return resultTooLarge
 	default:

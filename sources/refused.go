@@ -2,6 +2,9 @@ package sources
 
 import (
 	"context"
+	"errors"
+
+	"github.com/fleetcast-io/fleetcast/brokers"
 )
 
 const (
@@ -20,6 +23,7 @@ type refusal struct {
 	reason     string
 	session    int
 	retried    bool // The broker refuses it for now, so it is still tried.
+	tooLarge   bool // It is for its size, which depends on what the cluster takes.
 }
 
 // An outcome is what became of the last attempt to send a work, for a Refuser.
@@ -34,7 +38,7 @@ type outcome struct {
 func (d *Dispatcher) refuse(k Key, generation int64, reason error) {
 	d.works.Forget(k.Cluster, k)
 	d.land(k)
-	if !d.noteRefusal(k, refusal{generation: generation, reason: reason.Error()}) {
+	if !d.noteRefusal(k, refusal{generation: generation, reason: reason.Error(), tooLarge: errors.Is(reason, brokers.ErrTooLarge)}) {
 		return
 	}
 	d.metrics.refused.Inc()
