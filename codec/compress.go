@@ -150,7 +150,7 @@ func contentSize(frame []byte) (int, error) {
 	case h.FrameContentSize > uint64(maxExpansion*len(frame)):
 		return 0, fmt.Errorf("%w: %d bytes stand for %d, at most %d for each are allowed", ErrBomb, len(frame), h.FrameContentSize, maxExpansion)
 	}
-	return int(h.FrameContentSize), nil //nolint:gosec // It is at most MaxPayload.
+	return int(h.FrameContentSize), nil
 }
 
 // compressible says whether events of a type may be compressed: those whose

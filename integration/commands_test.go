@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -262,7 +263,7 @@ func (w *world) loggedCommand(_ *testscript.TestScript, args []string) error {
 }
 
 // configMapCommand writes the manifest of a config map with so many bytes of
-// data to a file.
+// data to a file, which compress to three quarters of that.
 func (w *world) configMapCommand(ts *testscript.TestScript, args []string) error {
 	if len(args) != 3 {
 		return errors.New("usage: configmap FILE NAME BYTES")
@@ -272,7 +273,12 @@ func (w *world) configMapCommand(ts *testscript.TestScript, args []string) error
 		return err
 	}
 	const manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default}\ndata: {text: %s}\n"
-	return os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, manifest, args[1], strings.Repeat("x", n)), 0o600)
+	text := make([]byte, n)
+	rng := rand.NewChaCha8([32]byte{})
+	for i := range text {
+		text[i] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"[rng.Uint64()%64]
+	}
+	return os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, manifest, args[1], "x"+string(text)), 0o600)
 }
 
 // until repeats try until it succeeds.

@@ -328,6 +328,7 @@ func (t talker) Publish(ctx context.Context, to brokers.Topic, e event.Event) er
 // A tally counts what both ends of a fleet say.
 type tally struct {
 	meter *meter
+	zstd  *codec.Compressor
 
 	mu    sync.Mutex
 	now   counts
@@ -344,7 +345,7 @@ type counts struct {
 }
 
 func newTally() *tally {
-	return &tally{now: counts{}.clone()}
+	return &tally{now: counts{}.clone(), zstd: codec.NewCompressor()}
 }
 
 func (c counts) clone() counts {
@@ -359,7 +360,10 @@ func (c counts) clone() counts {
 }
 
 func (t *tally) note(to brokers.Topic, e event.Event) {
-	kind, id := "other", ""
+	kind, id, size := "other", "", e.Size()
+	if plain, err := t.zstd.Decompress(e); codec.Compressed(e) && err == nil {
+		e = plain
+	}
 	switch _, m, err := codec.Decode(e); m := m.(type) {
 	case codec.Bundle:
 		kind, id = "Bundle", m.ID
@@ -373,7 +377,7 @@ func (t *tally) note(to brokers.Topic, e event.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.now.events[kind]++
-	t.now.size[kind] += e.Size()
+	t.now.size[kind] += size
 	if id != "" {
 		if t.now.works[kind] == nil {
 			t.now.works[kind] = map[string]int{}

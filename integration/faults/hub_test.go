@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -215,8 +216,19 @@ func manifest(k key, version int64, size int) map[string]any {
 	return map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{"name": k.name, "namespace": "default", "labels": map[string]any{taintLabel: k.cluster}},
-		"data":     map[string]any{"version": fmt.Sprint(version), "filler": strings.Repeat("x", size)},
+		"data":     map[string]any{"version": fmt.Sprint(version), "filler": filler(size)},
 	}
+}
+
+// filler is a text that compresses to no less than three quarters of its size.
+func filler(size int) string {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	rng := rand.NewChaCha8([32]byte{})
+	text := make([]byte, size)
+	for i := range text {
+		text[i] = letters[rng.Uint64()%uint64(len(letters))]
+	}
+	return string(text)
 }
 
 func spec(k key, version int64, size int) map[string]any {

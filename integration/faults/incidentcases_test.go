@@ -221,7 +221,7 @@ func oversize(w *world) {
 	all := works("c1", 10)
 	big := key{"c1", "big"}
 	w.record.refuse(big)
-	w.putSized(big, 600<<10)
+	w.putSized(big, 800<<10)
 	w.putAll(all)
 	w.converge()
 	for range 2 {

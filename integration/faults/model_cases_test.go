@@ -3,12 +3,16 @@ package faults_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/fleetcast-io/fleetcast/agents"
 	"github.com/fleetcast-io/fleetcast/brokers"
@@ -444,7 +448,7 @@ func (w *world) anyKey(source, cluster string) sources.Key {
 func caseTooLarge(t *testing.T, w *world) {
 	t.Helper()
 	w.fill()
-	w.put("hub1", "c1", "large", strings.Repeat("x", 9000))
+	w.put("hub1", "c1", "large", noise(14_000))
 	w.pass(later)
 	before := len(w.net.published())
 	w.stir("second")
@@ -480,6 +484,23 @@ func caseManyWorks(t *testing.T, w *world) {
 	}
 }
 
+// noise is a text that compresses to no less than three quarters of its size.
+func noise(size int) string {
+	random := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random) // Never fails.
+	return base64.StdEncoding.EncodeToString(random)[:size]
+}
+
+// zstdOf compresses without regard to what a receiver takes.
+func zstdOf(t *testing.T, content []byte) []byte {
+	t.Helper()
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return z.EncodeAll(content, nil)
+}
+
 func caseBomb(t *testing.T, w *world) {
 	t.Helper()
 	w.fill()
@@ -491,11 +512,16 @@ func caseBomb(t *testing.T, w *world) {
 		}
 	}
 	w.must(z.Close())
-	for _, p := range w.net.published()[:20] {
+	zstdBomb := zstdOf(t, make([]byte, codec.MaxPayload))
+	for i, p := range w.net.published()[:20] {
 		p.event = p.event.Clone()
 		p.event.Data = packed.Bytes()
 		for _, name := range []string{"contentencoding", "datacontentencoding", "encoding"} {
 			p.event.Set(name, "gzip")
+		}
+		if i%2 == 0 {
+			p.event.Data = zstdBomb
+			p.event.Set(event.DataContentType, "application/json+zstd")
 		}
 		w.net.inject(p, 0)
 	}
