@@ -190,6 +190,7 @@ func (f *fleet) startHub(ctx context.Context) {
 	config.Broker = f.opts.connection
 	config.Broker.URL = f.brokerURL
 	config.InstallCRDs = true
+	config.InstallPolicies = true
 	config.LeaderElect = false
 	config.Log = f.log
 	f.group.Go(func() error {

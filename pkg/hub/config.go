@@ -16,6 +16,7 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
+	"github.com/fleetcast-io/fleetcast/pkg/work"
 	"github.com/fleetcast-io/fleetcast/sources/kube"
 )
 
@@ -41,6 +42,19 @@ type Config struct {
 	// the hub does so with Fleetcast's own, and waits until somebody installed the
 	// others, which are Open Cluster Management's.
 	InstallCRDs bool
+
+	// InstallPolicies has the hub install and update the admission policies of works;
+	// without it, the hub removes those that an earlier start installed.
+	InstallPolicies bool
+
+	// ManifestLimit is how many bytes the manifests of a work may have together; 0
+	// leaves it to the broker. Default: work.DefaultManifestLimit.
+	ManifestLimit int64
+
+	// NilExecutorValidating has the policies ask who may have works executed as the
+	// agent itself, which is how a work without an executor is. See
+	// work.PolicySettings.
+	NilExecutorValidating bool
 
 	// LeaderElect lets several replicas run, of which one works. The lease is
 	// in LeaderElectionNamespace; default: that of the pod, or outside a pod the
@@ -78,6 +92,10 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig of the hub's API server (default: the pod's service account)")
 	fs.StringVar(&c.SourceID, "source-id", DefaultSourceID, "name of this hub to the agents; different for each hub on a broker")
 	fs.BoolVar(&c.InstallCRDs, "install-crds", false, "install and update all CRDs of the hub's API, also those of Open Cluster Management; Fleetcast's own in any case")
+	fs.BoolVar(&c.InstallPolicies, "install-policies", false, "install and update admission policies that refuse works that cannot run, and remove them without this flag")
+	fs.Int64Var(&c.ManifestLimit, "manifest-limit", work.DefaultManifestLimit, "how many bytes the manifests of a work may have together; 0 for what the broker takes")
+	fs.BoolVar(&c.NilExecutorValidating, "nil-executor-validating", false,
+		"with --install-policies, works without an executor take the right to execute as the agent (system:serviceaccount::klusterlet-work-sa)")
 	fs.BoolVar(&c.LeaderElect, "leader-elect", true, "of several replicas let one work and the others wait")
 	fs.StringVar(&c.LeaderElectionNamespace, "leader-election-namespace", "", "namespace of the leader's lease (default: the pod's, or outside a pod \"default\")")
 	fs.Float64Var(&c.Breaker.Share, "max-deletion-share", kube.DefaultBreaker.Share,
@@ -114,6 +132,9 @@ func (c *Config) Validate() error {
 	}
 	if wrong := validation.IsDNS1123Subdomain(leaseName(c.SourceID)); len(wrong) > 0 {
 		return fmt.Errorf("--source-id %q: the hub names objects of its API server after it: %s", c.SourceID, strings.Join(wrong, "; "))
+	}
+	if c.ManifestLimit < 0 {
+		return fmt.Errorf("--manifest-limit %d: below 0", c.ManifestLimit)
 	}
 	if b := c.Breaker; b != nil {
 		if math.IsNaN(b.Share) || b.Share < 0 || b.Share > 1 {

@@ -131,9 +131,9 @@ func installCRD(ctx context.Context, client clientv1.CustomResourceDefinitionInt
 	return nil
 }
 
-// applyBody is the CRD without its status, which is not the hub's to claim.
-func applyBody(crd *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
-	body, err := json.Marshal(crd)
+// applyBody is an object without its status, which is not the hub's to claim.
+func applyBody(o any) ([]byte, error) {
+	body, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}

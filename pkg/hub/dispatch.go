@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/fleetcast-io/fleetcast/pkg/work"
 	"github.com/fleetcast-io/fleetcast/sources"
 	"github.com/fleetcast-io/fleetcast/sources/kube"
 )
@@ -28,7 +29,10 @@ func (c *Config) addDispatcher(ctx context.Context, mgr manager.Manager, h *heal
 	if err != nil {
 		return err
 	}
-	source, err := kube.New(ctx, mgr, c.SourceID, kube.Options{Log: c.Log, Namespace: namespace, Breaker: c.Breaker})
+	source, err := kube.New(ctx, mgr, c.SourceID, kube.Options{
+		Log: c.Log, Namespace: namespace, Breaker: c.Breaker,
+		Check: work.Limits{Manifests: c.ManifestLimit}.Check,
+	})
 	if err != nil {
 		return err
 	}

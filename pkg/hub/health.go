@@ -27,6 +27,9 @@ const (
 	checkWorks = "works"
 )
 
+// checkPolicies is there if the hub installs policies.
+const checkPolicies = "policies"
+
 func newHealth() *health {
 	h := &health{checks: map[string]healthz.Checker{}}
 	h.set(checkCRDs, errors.New("the API server was not asked yet"))

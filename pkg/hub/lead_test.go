@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	workv1 "open-cluster-management.io/api/work/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -117,7 +116,7 @@ func TestHubKeepsTheRecordOfAgents(t *testing.T) {
 		t.Fatal(err)
 	}
 	works := listen(t, b, cluster)
-	w := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Namespace: cluster, Name: "web"}}
+	w := newWork(cluster, "web")
 	if err := direct.Create(t.Context(), w); err != nil {
 		t.Fatal(err)
 	}

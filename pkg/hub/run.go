@@ -27,6 +27,7 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/pkg/version"
+	"github.com/fleetcast-io/fleetcast/pkg/work"
 )
 
 // leaseName is the lease that the replicas of one source ID compete for.
@@ -69,6 +70,10 @@ func Run(ctx context.Context, c Config) error {
 		if !waitForCRDs(ctx, cfg, c.InstallCRDs, h, c.Log) {
 			return nil // The context ended first.
 		}
+		g.Go(func() error {
+			c.keepPolicies(ctx, cfg, h)
+			return nil
+		})
 		return c.runManager(ctx, cfg, h)
 	})
 	return g.Wait()
@@ -159,7 +164,13 @@ type part struct {
 func (c *Config) parts() []part {
 	return []part{
 		{"the dispatcher of works", c.addDispatcher},
+		{"the expiry of finished works", c.addExpiry},
 	}
+}
+
+// addExpiry has finished works deleted.
+func (c *Config) addExpiry(_ context.Context, mgr manager.Manager, _ *health) error {
+	return work.AddExpiry(mgr, c.Log)
 }
 
 func serving(address string) bool { return address != "" && address != "0" }

@@ -18,6 +18,7 @@ import (
 	"github.com/go-logr/logr"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	workv1 "open-cluster-management.io/api/work/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -182,6 +183,7 @@ func TestConfigErrorsEndTheHub(t *testing.T) {
 		"half as much again":  {"a share is one of the whole", func(c *hub.Config) { c.Breaker.Share = 1.5 }, "--max-deletion-share"},
 		"no number":           {"nothing compares with it", func(c *hub.Config) { c.Breaker.Share = math.NaN() }, "--max-deletion-share"},
 		"fewer than none":     {"0 is the least", func(c *hub.Config) { c.Breaker.Works = -1 }, "--max-deletions"},
+		"less than nothing":   {"0 is no limit", func(c *hub.Config) { c.ManifestLimit = -1 }, "--manifest-limit"},
 		"no such kubeconfig":  {"a wrong path stays wrong", func(c *hub.Config) { c.Kubeconfig = "/does/not/exist" }, "--kubeconfig /does/not/exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -359,7 +361,7 @@ func TestReplicasHandOver(t *testing.T) {
 	works := listen(t, b, cluster)
 	create := func(name string) *workv1.ManifestWork {
 		t.Helper()
-		w := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Namespace: cluster, Name: name}}
+		w := newWork(cluster, name)
 		if err := direct.Create(t.Context(), w); err != nil {
 			t.Fatal(err)
 		}
@@ -393,6 +395,15 @@ func TestReplicasHandOver(t *testing.T) {
 	leads("second")
 	await(between)
 	await(create("three"))
+}
+
+// newWork is a work of one manifest.
+func newWork(cluster, name string) *workv1.ManifestWork {
+	w := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Namespace: cluster, Name: name}}
+	w.Spec.Workload.Manifests = []workv1.Manifest{{RawExtension: runtime.RawExtension{
+		Raw: []byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"web"}}`),
+	}}}
+	return w
 }
 
 // listen returns the bundles that come for a cluster.
