@@ -184,11 +184,30 @@ func TestFleet(t *testing.T) {
 		return errors.New("no event")
 	})
 
-	for _, w := range []*workv1.ManifestWork{work, large} {
-		if err := c.Delete(t.Context(), w); err != nil {
-			t.Fatal(err)
+	eventually(t, "the policies are enforced", func() error {
+		empty := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Namespace: cluster, Name: "empty"}}
+		if err := c.Create(t.Context(), empty, client.DryRunAll); !apierrors.IsInvalid(err) {
+			return fmt.Errorf("a work without manifests: %w", err)
 		}
+		return nil
+	})
+	if err := c.Delete(t.Context(), large); err != nil {
+		t.Fatal(err)
 	}
+	// The hub itself deletes the other when it is finished.
+	eventually(t, "say when the work is finished", func() error {
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(work), work); err != nil {
+			return err
+		}
+		work.Spec.DeleteOption = &workv1.DeleteOption{PropagationPolicy: workv1.DeletePropagationPolicyTypeForeground, TTLSecondsAfterFinished: new(int64(0))}
+		work.Spec.ManifestConfigs = []workv1.ManifestConfigOption{{
+			ResourceIdentifier: workv1.ResourceIdentifier{Resource: "configmaps", Namespace: cluster, Name: "web"},
+			ConditionRules: []workv1.ConditionRule{{
+				Type: workv1.CelConditionExpressionsType, Condition: workv1.WorkComplete, CelExpressions: []string{"object.data.k == 'v'"},
+			}},
+		}}
+		return c.Update(t.Context(), work)
+	})
 	eventually(t, "the works are gone", func() error {
 		for _, w := range []*workv1.ManifestWork{work, large} {
 			if err := c.Get(t.Context(), client.ObjectKeyFromObject(w), w); !apierrors.IsNotFound(err) {

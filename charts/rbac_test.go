@@ -25,14 +25,16 @@ func rulesOf(t *testing.T, u *unstructured.Unstructured) []rbacv1.PolicyRule {
 
 // TestRights lists all that the charts' own roles grant, one line per resource.
 func TestRights(t *testing.T) {
+	const executor = "open-cluster-management:work:executor-admin"
 	const work, crd = "work.open-cluster-management.io ", "apiextensions.k8s.io customresourcedefinitions"
 	for _, tc := range []struct {
 		reason, chart, values string
 		want                  map[string]string
 	}{
 		{"a hub that installs CRDs", "hub", "hub/ci/minimal-values.yaml", map[string]string{
-			"ClusterRole " + work + "manifestworks":        "get list watch patch",
+			"ClusterRole " + work + "manifestworks":        "get list watch patch delete",
 			"ClusterRole " + work + "manifestworks/status": "patch",
+			"ClusterRole " + executor:                      "execute-as",
 			"ClusterRole fleetcast.io agents":              "get list watch create update",
 			"ClusterRole fleetcast.io agents/status":       "update",
 			"ClusterRole events.k8s.io events":             "create patch",
@@ -44,8 +46,9 @@ func TestRights(t *testing.T) {
 			"Role  events":                                 "create patch",
 		}},
 		{"a hub that does not", "hub", "hub/ci/full-values.yaml", map[string]string{
-			"ClusterRole " + work + "manifestworks":        "get list watch patch",
+			"ClusterRole " + work + "manifestworks":        "get list watch patch delete",
 			"ClusterRole " + work + "manifestworks/status": "patch",
+			"ClusterRole " + executor:                      "execute-as",
 			"ClusterRole fleetcast.io agents":              "get list watch create update",
 			"ClusterRole fleetcast.io agents/status":       "update",
 			"ClusterRole events.k8s.io events":             "create patch",
@@ -69,6 +72,11 @@ func TestRights(t *testing.T) {
 		got := map[string]string{}
 		for _, u := range mustRender(t, tc.chart, "fleetcast", readValues(t, tc.values)).objects {
 			if u.GetKind() != "ClusterRole" && u.GetKind() != "Role" {
+				continue
+			}
+			if u.GetName() == executor {
+				// It is for others than the hub.
+				got["ClusterRole "+executor] = strings.Join(rulesOf(t, u)[0].Verbs, " ")
 				continue
 			}
 			for _, rule := range rulesOf(t, u) {

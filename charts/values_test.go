@@ -32,6 +32,8 @@ func TestBadValues(t *testing.T) {
 		{"a share that is none", "hub", `{maxDeletionShare: 20}`, "/maxDeletionShare"},
 		{"a share of nothing", "hub", `{maxDeletionShare: -0.1}`, "/maxDeletionShare"},
 		{"half a work", "hub", `{maxDeletions: 1.5}`, "/maxDeletions"},
+		{"less than nothing", "hub", `{manifestLimit: -1}`, "/manifestLimit"},
+		{"a size with a unit", "hub", `{manifestLimit: 500Ki}`, "/manifestLimit"},
 		{"a digest that is not one", "hub", `{image: {digest: latest}}`, "/image/digest"},
 	} {
 		var values map[string]any
