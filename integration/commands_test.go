@@ -73,7 +73,7 @@ func (w *world) commands() map[string]func(*testscript.TestScript, bool, []strin
 }
 
 // await repeats a command until it succeeds, or with ! until what it looks for
-// is absent.
+// is absent or the CLI fails.
 func (w *world) await(ts *testscript.TestScript, table map[string]command, args []string) error {
 	absent := len(args) > 0 && args[0] == "!"
 	if absent {
@@ -87,7 +87,8 @@ func (w *world) await(ts *testscript.TestScript, table map[string]command, args 
 	defer tick.Stop()
 	for {
 		err := table[args[0]](w, ts, args[1:])
-		if absent && errors.Is(err, errAbsent) || !absent && err == nil {
+		refused := err != nil && args[0] == "fleetcast"
+		if absent && (errors.Is(err, errAbsent) || refused) || !absent && err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {

@@ -14,7 +14,8 @@
 //	patch CLUSTER RESOURCE [NS/]NAME JSON, remove CLUSTER RESOURCE [NS/]NAME
 //	publish LANE CLUSTER FILE            an event as somebody else would send it
 //	await COMMAND...                     repeat a command until it succeeds
-//	                                     ("await ! object ...": until it is gone)
+//	                                     ("await ! object ...": until it is gone,
+//	                                     "await ! fleetcast ...": until it fails)
 //	logged PROGRAM TEXT                  a program's log has the text
 //	configmap FILE NAME BYTES            write a manifest of a certain size
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/clientcmd"
@@ -50,7 +51,10 @@ func explain(err error, doing, host string) error {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		details := status.Status().Details
+		why, refused := refusal(status.Status().Message)
 		switch {
+		case refused:
+			return say("the hub refuses it: %s", why)
 		case apierrors.IsNotFound(err) && (details == nil || details.Name == ""):
 			return say("the API server at %s does not serve this API. Install the hub's CRDs there, or choose the hub with --context or --kubeconfig", host)
 		case apierrors.IsForbidden(err):
@@ -79,6 +83,19 @@ func explain(err error, doing, host string) error {
 	default:
 		return say("%v", err)
 	}
+}
+
+// denied is how an API server begins what an admission policy said.
+var denied = regexp.MustCompile(`^.* is forbidden: ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied request: `)
+
+// refusal is the message of the admission policy that refused a request. It says
+// what to do, and its reader need not know that there are policies.
+func refusal(message string) (string, bool) {
+	at := denied.FindStringIndex(message)
+	if at == nil {
+		return "", false
+	}
+	return message[at[1]:], true
 }
 
 // A plainError shows text and hides its cause.

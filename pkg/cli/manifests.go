@@ -24,7 +24,8 @@ const (
 	// maxDepth bounds the nesting of a manifest, as the wire does.
 	maxDepth = 200
 	// maxWork bounds the manifests of one work. An API server stores objects of
-	// up to 1.5 MiB, and the status needs room too.
+	// up to 1.5 MiB, and the status needs room too. The hub's own limit is usually
+	// lower; only the hub knows it, and refuses what is over it.
 	maxWork = 1 << 20
 )
 
@@ -377,11 +378,12 @@ func (m manifest) check() error {
 	if !ok {
 		return errors.New("metadata is missing")
 	}
-	if text(meta["name"]) != "" {
+	switch {
+	case text(meta["generateName"]) != "":
+		return errors.New("metadata.generateName cannot be used in a work, whose objects are applied again and again; give metadata.name only")
+	case text(meta["name"]) == "":
+		return errors.New("metadata.name is missing")
+	default:
 		return nil
 	}
-	if meta["generateName"] != nil {
-		return errors.New("metadata.generateName cannot be used in a work, whose objects are applied again and again; give metadata.name")
-	}
-	return errors.New("metadata.name is missing")
 }
