@@ -50,7 +50,13 @@ func arguments(t *testing.T, r *release) (args []string, serviceAccount string) 
 // as returns a configuration with the rights of a service account and no other.
 func as(t *testing.T, namespace, serviceAccount string) *rest.Config {
 	t.Helper()
-	admin := apitest.Shared(t).Config()
+	return asOn(t, apitest.Shared(t), namespace, serviceAccount)
+}
+
+// asOn is as on another API server than that of the package.
+func asOn(t *testing.T, server *apitest.Server, namespace, serviceAccount string) *rest.Config {
+	t.Helper()
+	admin := server.Config()
 	clients, err := kubernetes.NewForConfig(admin)
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,19 @@ func rulesOf(t *testing.T, u *unstructured.Unstructured) []rbacv1.PolicyRule {
 func TestRights(t *testing.T) {
 	const executor = "open-cluster-management:work:executor-admin"
 	const work, crd = "work.open-cluster-management.io ", "apiextensions.k8s.io customresourcedefinitions"
+	own := map[string]string{
+		"ClusterRole " + work + "appliedmanifestworks":            "get list watch create update patch delete",
+		"ClusterRole " + work + "appliedmanifestworks/status":     "patch",
+		"ClusterRole " + work + "appliedmanifestworks/finalizers": "update",
+		"ClusterRole " + crd + " (named)":                         "get",
+		"ClusterRole " + crd:                                      "create",
+		"ClusterRole authorization.k8s.io subjectaccessreviews":   "create",
+	}
+	var rbac []string
+	for _, resource := range []string{"roles", "rolebindings", "clusterroles", "clusterrolebindings"} {
+		rbac = append(rbac, "ClusterRole rbac.authorization.k8s.io "+resource)
+		own[rbac[len(rbac)-1]] = "list watch"
+	}
 	for _, tc := range []struct {
 		reason, chart, values string
 		want                  map[string]string
@@ -60,13 +73,11 @@ func TestRights(t *testing.T) {
 			"Role  configmaps":                             "create",
 			"Role  events":                                 "create patch",
 		}},
-		{"an agent", "agent", "agent/ci/bare-values.yaml", map[string]string{
-			"ClusterRole " + work + "appliedmanifestworks":            "get list watch create update patch delete",
-			"ClusterRole " + work + "appliedmanifestworks/status":     "patch",
-			"ClusterRole " + work + "appliedmanifestworks/finalizers": "update",
-			"ClusterRole " + crd + " (named)":                         "get",
-			"ClusterRole " + crd:                                      "create",
-		}},
+		{"an agent", "agent", "agent/ci/minimal-values.yaml", own},
+		{"an agent for all executors", "agent", "agent/ci/bare-values.yaml", with(own, "ClusterRole  serviceaccounts", "impersonate")},
+		{"an agent for some executors", "agent", "agent/ci/full-values.yaml", with(without(own, rbac...),
+			"Role  serviceaccounts (named) in default", "impersonate", "Role  serviceaccounts in kube-public", "impersonate",
+			"ClusterRole apps deployments", "list watch", "ClusterRole apps statefulsets", "list watch")},
 		{"a broker", "broker", "broker/ci/full-values.yaml", map[string]string{}},
 	} {
 		got := map[string]string{}
@@ -87,6 +98,9 @@ func TestRights(t *testing.T) {
 				case len(rule.ResourceNames) > 0:
 					named = " (named)"
 				}
+				if u.GetNamespace() != "" && u.GetNamespace() != "fleetcast" {
+					named += " in " + u.GetNamespace()
+				}
 				for _, resource := range rule.Resources {
 					got[u.GetKind()+" "+strings.Join(rule.APIGroups, ",")+" "+resource+named] = strings.Join(rule.Verbs, " ")
 				}
@@ -96,6 +110,23 @@ func TestRights(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
 		}
 	}
+}
+
+// with returns rights with some more, each a resource and its verbs.
+func with(rights map[string]string, more ...string) map[string]string {
+	out := maps.Clone(rights)
+	for i := 0; i < len(more); i += 2 {
+		out[more[i]] = more[i+1]
+	}
+	return out
+}
+
+func without(rights map[string]string, less ...string) map[string]string {
+	out := maps.Clone(rights)
+	for _, resource := range less {
+		delete(out, resource)
+	}
+	return out
 }
 
 // TestProfiles lists the roles that are bound with each profile, which is all
