@@ -25,6 +25,7 @@ const connectTimeout = 20 * time.Second
 type conn struct {
 	net.Conn
 
+	pulse  *pulse
 	in     *bufio.Reader
 	header header
 	// ended says that the broker closed the connection.
@@ -36,9 +37,11 @@ type conn struct {
 	out     *bufio.Writer
 }
 
-func newConn(c net.Conn, buffer, maxPacket int) *conn {
+// newConn is over c, which is raw or has it below, as TLS does.
+func newConn(c net.Conn, raw *pulse, buffer, maxPacket int) *conn {
 	return &conn{
 		Conn:   c,
+		pulse:  raw,
 		in:     bufio.NewReaderSize(c, buffer),
 		out:    bufio.NewWriterSize(c, buffer),
 		header: header{limit: maxPacket},
@@ -124,10 +127,12 @@ func (t *transport) dial(ctx context.Context) (net.Conn, error) {
 	if t.config.Role == brokers.RoleAgent {
 		buffer = 4 << 10
 	}
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.address)
+	dialed, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.address)
 	if err != nil {
 		return nil, err
 	}
+	raw := newPulse(dialed)
+	c := net.Conn(raw)
 	if t.tls {
 		config, err := t.credentials.tlsConfig(t.host)
 		if err != nil {
@@ -141,5 +146,5 @@ func (t *transport) dial(ctx context.Context) (net.Conn, error) {
 		}
 		c = secure
 	}
-	return newConn(c, buffer, t.maxPacket), nil
+	return newConn(c, raw, buffer, t.maxPacket), nil
 }

@@ -55,7 +55,8 @@ func TestHeader(t *testing.T) {
 func TestConn(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	c := newConn(ours, 4<<10, maxPacket)
+	raw := newPulse(ours)
+	c := newConn(raw, raw, 4<<10, maxPacket)
 	defer c.Close()
 	const writers, each = 20, 50
 	var wg sync.WaitGroup

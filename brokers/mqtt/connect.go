@@ -32,6 +32,7 @@ func (t *transport) clientConfig() autopaho.ClientConfig {
 			ClientID:      t.config.Identity(),
 			Session:       &t.keeper,
 			PacketTimeout: forever,
+			PingHandler:   &pinger{},
 			OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 				func(p paho.PublishReceived) (bool, error) {
 					t.receive(p.Packet)

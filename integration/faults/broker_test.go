@@ -29,15 +29,13 @@ type brokerSettings struct {
 	maxPacket int  // Bytes of an event; 0 is the broker's own default.
 	disk      int  // Bytes of the file system its data is on; 0 is that of the test.
 	lazy      bool // It writes to disk as late as its defaults allow, not at once.
-	patient   bool // Programs have the default keepalive, not the short one that finds a dead connection soon.
 }
 
 // A broker is a running message broker, of one node or several.
 type broker struct {
-	t       testing.TB
-	kind    *brokerKind
-	nodes   []*node
-	patient bool
+	t     testing.TB
+	kind  *brokerKind
+	nodes []*node
 }
 
 // A node is one server of a broker.
@@ -52,7 +50,7 @@ type node struct {
 
 func newBroker(t testing.TB, kind *brokerKind, dir string, s brokerSettings) *broker {
 	t.Helper()
-	b := &broker{t: t, kind: kind, patient: s.patient}
+	b := &broker{t: t, kind: kind}
 	count := max(1, s.nodes)
 	routes := make([]string, count)
 	for i := range routes {
@@ -88,9 +86,6 @@ func (b *broker) url(l *link) string {
 		scheme = "mqtt"
 	}
 	query := b.kind.query
-	if b.patient {
-		query = ""
-	}
 	if len(b.nodes) > 1 {
 		query = fmt.Sprint("?replicas=", len(b.nodes))
 	}

@@ -100,7 +100,6 @@ var networkCases = []faultCase{
 	},
 	{
 		id: "11", title: "the agent's link has a round trip of 2 s, give or take one, and 1 kB/s", promises: "P1 P9", bound: 3 * time.Minute,
-		world: settings{broker: brokerSettings{patient: true}},
 		run: func(w *world) {
 			all := works("c1", 6)
 			w.clusters["c1"].link.slow(time.Second, 1000)
