@@ -44,8 +44,26 @@ func (c *Config) addDispatcher(ctx context.Context, mgr manager.Manager, h *heal
 		return nil
 	})
 	h.add("broker", lead.ready)
+	if err := mgr.Add(guard{source}); err != nil {
+		return err
+	}
 	return mgr.Add(lead)
 }
+
+// guard ends the manager when the API server was restored from a backup. Every
+// replica has one: the caches of those that wait for the lead are as old.
+type guard struct{ source *kube.Source }
+
+// Start implements manager.Runnable.
+func (g guard) Start(ctx context.Context) error {
+	if err := g.source.Guard(ctx); err != nil {
+		return fmt.Errorf("%w; this process does not hear of what that changed and has to be started again", err)
+	}
+	return nil
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (guard) NeedLeaderElection() bool { return false }
 
 // dispatching is what the leader does. As a runnable without NeedLeaderElection
 // it waits for the lead.

@@ -34,6 +34,9 @@ func (s *Source) Coalesce(d time.Duration) { s.coalescing = d }
 // Computed is how many content digests and status hashes Held computed.
 func (s *Source) Computed() (digests, hashes int64) { return s.digests.Load(), s.hashes.Load() }
 
+// Guarding has Guard look that often.
+func (s *Source) Guarding(d time.Duration) { s.guarding = d }
+
 // Publishable says whether a change has a work published.
 func Publishable(old, w *workv1.ManifestWork) bool { return publishable(old, w) }
 

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	toolscache "k8s.io/client-go/tools/cache"
 	workv1 "open-cluster-management.io/api/work/v1"
 
@@ -73,6 +72,7 @@ func (s *Source) newest(w *workv1.ManifestWork) *workv1.ManifestWork {
 func (s *Source) wrote(w *workv1.ManifestWork) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reachedLocked(w.ResourceVersion)
 	rec, ok := s.records[string(w.UID)]
 	if !ok {
 		return
@@ -86,8 +86,7 @@ func (s *Source) wrote(w *workv1.ManifestWork) {
 // older compares versions of one object. Where the API server's versions cannot
 // be compared, nothing is older and the cache is believed.
 func older(a, b *workv1.ManifestWork) bool {
-	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
-	return err == nil && order < 0
+	return earlier(a.ResourceVersion, b.ResourceVersion)
 }
 
 // holds says whether the source speaks of the work to its cluster. It does not
@@ -146,6 +145,7 @@ func (s *Source) updated(before, after any) {
 // changed.
 func (s *Source) seen(w *workv1.ManifestWork, changed bool) {
 	s.mu.Lock()
+	s.reachedLocked(w.ResourceVersion)
 	rec, ok := s.records[string(w.UID)]
 	if !ok {
 		rec = &record{}

@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,35 +21,6 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/sources/kube"
 )
-
-// A backup is a copy of what an API server keeps.
-type backup struct {
-	server *apitest.Server
-	copy   string
-}
-
-// backUp stops the server and starts it again.
-func backUp(t *testing.T, server *apitest.Server) backup {
-	t.Helper()
-	b := backup{server, filepath.Join(t.TempDir(), "backup")}
-	server.Stop(t)
-	if err := os.CopyFS(b.copy, os.DirFS(filepath.Dir(server.Kubeconfig()))); err != nil {
-		t.Fatal(err)
-	}
-	server.Restart(t)
-	return b
-}
-
-// restore has the server start with what it had then.
-func (b backup) restore(t *testing.T) {
-	t.Helper()
-	dir := filepath.Dir(b.server.Kubeconfig())
-	b.server.Stop(t)
-	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(b.copy))); err != nil {
-		t.Fatal(err)
-	}
-	b.server.Restart(t)
-}
 
 // expireWatches has the API server refuse to go on with the next watch of works,
 // once armed, as it does after a restore. It returns how to arm it and how to
@@ -85,7 +55,7 @@ func TestRestoreUnderARunningHub(t *testing.T) {
 	f := join(t, cluster, broker)
 	old := h.create("old")
 	h.awaitAgent("in sync", func(a *v1alpha1.Agent) bool { return inSync(a) && f.has(string(old.UID)) })
-	copied := backUp(t, server)
+	copied := server.BackUp(t)
 	var ids []string
 	for i := range 3 {
 		name := fmt.Sprintf("new%d", i)
@@ -105,7 +75,7 @@ func TestRestoreUnderARunningHub(t *testing.T) {
 	}
 	a := h.agent()
 	arm()
-	copied.restore(t)
+	copied.Restore(t)
 	h.eventually("the hub knows what is left", func() error {
 		for _, id := range ids {
 			if h.source.Remembers(id) {
@@ -143,6 +113,64 @@ func TestRestoreUnderARunningHub(t *testing.T) {
 	})
 }
 
+// TestRestoreIsNoticed: no watch tells of it. The next hub finds what is there, and
+// deletes nothing.
+func TestRestoreIsNoticed(t *testing.T) {
+	server := apitest.Start(t, apitest.Hub)
+	cluster, broker := server.Namespace(t), mem.NewBroker(mem.Options{})
+	h := startHubAt(t, server.Config(), cluster, broker, kube.Options{})
+	f := join(t, cluster, broker)
+	has := func(name string) string {
+		id := string(h.mustGet(name).UID)
+		h.eventually("the cluster has "+name, func() error {
+			if !f.has(id) || h.held()[id].Reported == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		return id
+	}
+	h.create("old")
+	old := has("old")
+	h.source.Guarding(100 * time.Millisecond)
+	guarded := make(chan error, 1)
+	go func() { guarded <- h.source.Guard(t.Context()) }()
+
+	copied := server.BackUp(t) // An API server that is away for a while is no other one.
+	h.eventually("create new", func() error {
+		w := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Namespace: cluster, Name: "new"}}
+		w.Spec.Workload.Manifests = manifests("a")
+		return client.IgnoreAlreadyExists(h.Create(t.Context(), w))
+	})
+	fresh := has("new")
+	for i := range 200 { // What an hour or a night writes.
+		h.change("old", func(w *workv1.ManifestWork) { w.Annotations = map[string]string{"n": fmt.Sprint(i)} })
+	}
+	select {
+	case err := <-guarded:
+		t.Fatalf("before the restore: %v", err)
+	default:
+	}
+	copied.Restore(t)
+	select {
+	case err := <-guarded:
+		if !errors.Is(err, kube.ErrRewound) {
+			t.Errorf("after the restore: %v, want ErrRewound", err)
+		}
+	case <-time.After(patience):
+		t.Fatalf("nobody noticed within %s", patience)
+	}
+
+	h.stop()
+	h = startHubAt(t, server.Config(), cluster, broker, kube.Options{})
+	h.awaitAgent("what the backup lacks is unclaimed", func(a *v1alpha1.Agent) bool { return len(a.Status.Unclaimed) == 1 && inSync(a) })
+	for _, id := range []string{old, fresh} {
+		if !f.has(id) {
+			t.Errorf("work %s is gone from the cluster", id)
+		}
+	}
+}
+
 // TestWorkDeletedAfterTheBackup: the restored hub has it again, and its cluster
 // remembers the deletion. Nothing brings it back but its owner.
 func TestWorkDeletedAfterTheBackup(t *testing.T) {
@@ -163,7 +191,7 @@ func TestWorkDeletedAfterTheBackup(t *testing.T) {
 		})
 	}
 	h.stop()
-	copied := backUp(t, server)
+	copied := server.BackUp(t)
 	h = startHubAt(t, server.Config(), cluster, broker, kube.Options{})
 	for _, name := range names {
 		h.eventually("delete "+name, func() error {
@@ -178,7 +206,7 @@ func TestWorkDeletedAfterTheBackup(t *testing.T) {
 		})
 	}
 	h.stop()
-	copied.restore(t)
+	copied.Restore(t)
 	h = startHubAt(t, server.Config(), cluster, broker, kube.Options{})
 	const deleted = "Applied=True AppliedManifestWorkComplete, Dispatched=False ClusterDeleted"
 	for _, name := range names {

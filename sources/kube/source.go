@@ -26,6 +26,12 @@
 // on the work keeps that decision. A work that is removed by force while its
 // deletion is withheld, or beyond the limit, becomes an unclaimed one.
 //
+// # Restores
+//
+// An API server that is put back to a backup under a running hub tells nobody.
+// [Source.Guard] finds out, in every replica, and ends the process: the next one
+// reads what there is.
+//
 // # Replicas
 //
 // A Source writes only when a Dispatcher calls it. A replica that waits for
@@ -103,6 +109,7 @@ type Source struct {
 	log        *slog.Logger
 	coalescing time.Duration
 	again      time.Duration // Until it is looked again for a namespace that is missing.
+	guarding   time.Duration // Between two looks of Guard.
 
 	// digests and hashes count how many were computed.
 	digests, hashes atomic.Int64
@@ -112,6 +119,7 @@ type Source struct {
 	queue    workqueue.TypedRateLimitingInterface[string] // Of clusters whose Agent is to be written; nil unless Run runs.
 	records  map[string]*record                           // By ID.
 	clusters map[string]*clusterRecord
+	latest   string // The highest resource version that the API server is known to have had.
 }
 
 var (
@@ -151,6 +159,7 @@ func New(ctx context.Context, c cluster.Cluster, sourceID string, o Options) (*S
 		log:        o.Log,
 		coalescing: coalescing,
 		again:      namespaceRetry,
+		guarding:   guardInterval,
 		records:    map[string]*record{},
 		clusters:   map[string]*clusterRecord{},
 	}
