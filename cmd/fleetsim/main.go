@@ -38,7 +38,7 @@ The agents are the real ones, each with a connection of its own. What lies behin
 them is simulated: clusters take what is applied and run nothing.`,
 		SilenceUsage: true, SilenceErrors: true, Version: version.Version,
 	}
-	root.AddCommand(newRun(), newScenarios(), newBroker())
+	root.AddCommand(newRun(), newRaw(), newScenarios(), newBroker())
 	return root
 }
 

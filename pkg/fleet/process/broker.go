@@ -60,7 +60,7 @@ func New(ctx context.Context, kind Kind, dir, self string) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{kind: kind, dir: dir, address: address}
-	b.name = "nats-server with JetStream on files, built in"
+	b.name = "nats-server with JetStream on files and its default sync interval, built in"
 	b.command = func() *exec.Cmd {
 		return exec.Command(self, "broker", string(kind), address, b.data()) //nolint:gosec,noctx // Its own program, which outlives the call.
 	}

@@ -1,0 +1,125 @@
+package raw
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+	"golang.org/x/sync/errgroup"
+)
+
+// MQTT sends n events of so many bytes through the broker at address, each to one
+// of topics in turn, and receives them over one subscription.
+func MQTT(ctx context.Context, address string, topics []string, n, size int) (Rate, error) {
+	out, err := connect(ctx, address, "raw-publisher")
+	if err != nil {
+		return Rate{}, err
+	}
+	defer out.close()
+	in, err := connect(ctx, address, "raw-subscriber")
+	if err != nil {
+		return Rate{}, err
+	}
+	defer in.close()
+	for i, topic := range topics {
+		subscribe := &packets.Subscribe{PacketID: uint16(i + 1), Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: topic, QoS: 1}}}
+		if err := errors.Join(in.write(subscribe), in.Flush()); err != nil {
+			return Rate{}, err
+		}
+		if _, err := packets.ReadPacket(in.Reader); err != nil {
+			return Rate{}, fmt.Errorf("subscribe: %w", err)
+		}
+	}
+	rate, began, free := Rate{Events: n, Size: size}, time.Now(), make(chan struct{}, window)
+	group, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() { out.close(); in.close() })()
+	group.Go(func() error {
+		payload := make([]byte, size)
+		for i := range n {
+			select {
+			case free <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			p := &packets.Publish{Topic: topics[i%len(topics)], QoS: 1, PacketID: uint16(i%60_000 + 1), Payload: payload, Properties: &packets.Properties{}}
+			if err := out.write(p); err != nil {
+				return err
+			}
+			if len(free) == cap(free) || i == n-1 {
+				if err := out.Flush(); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	group.Go(func() error { // Confirmations.
+		for range n {
+			if _, err := packets.ReadPacket(out.Reader); err != nil {
+				out.close()
+				return fmt.Errorf("read a confirmation: %w", err)
+			}
+			<-free
+		}
+		rate.Published = since(began)
+		return nil
+	})
+	group.Go(func() error {
+		for i := range n {
+			packet, err := packets.ReadPacket(in.Reader)
+			if err != nil {
+				return fmt.Errorf("receive event %d of %d: %w", i+1, n, err)
+			}
+			if err := in.write(&packets.Puback{PacketID: packet.PacketID(), Properties: &packets.Properties{}}); err != nil {
+				return err
+			}
+			if in.Reader.Buffered() == 0 {
+				if err := in.Flush(); err != nil {
+					return err
+				}
+			}
+		}
+		rate.Received = since(began)
+		return nil
+	})
+	return rate, group.Wait()
+}
+
+// A link is a connection with buffers.
+type link struct {
+	*bufio.Reader
+	*bufio.Writer
+
+	conn net.Conn
+}
+
+func connect(ctx context.Context, address, id string) (*link, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	const buffer = 64 << 10
+	l := &link{bufio.NewReaderSize(c, buffer), bufio.NewWriterSize(c, buffer), c}
+	most := uint16(window)
+	hello := &packets.Connect{ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: id, CleanStart: true, Properties: &packets.Properties{ReceiveMaximum: &most}}
+	err = errors.Join(l.write(hello), l.Flush())
+	if err == nil {
+		_, err = packets.ReadPacket(l.Reader)
+	}
+	if err != nil {
+		l.close()
+		return nil, fmt.Errorf("connect %s to %s: %w", id, address, err)
+	}
+	return l, nil
+}
+
+func (l *link) write(p packets.Packet) error {
+	_, err := p.WriteTo(l.Writer)
+	return err
+}
+
+func (l *link) close() { _ = l.conn.Close() }
