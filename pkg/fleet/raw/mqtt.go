@@ -25,42 +25,16 @@ func MQTT(ctx context.Context, address string, topics []string, n, size int) (Ra
 		return Rate{}, err
 	}
 	defer in.close()
-	for i, topic := range topics {
-		subscribe := &packets.Subscribe{PacketID: uint16(i + 1), Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: topic, QoS: 1}}}
-		if err := errors.Join(in.write(subscribe), in.Flush()); err != nil {
-			return Rate{}, err
-		}
-		if _, err := packets.ReadPacket(in.Reader); err != nil {
-			return Rate{}, fmt.Errorf("subscribe: %w", err)
-		}
+	if err := in.subscribe(topics); err != nil {
+		return Rate{}, err
 	}
 	rate, began, free := Rate{Events: n, Size: size}, time.Now(), make(chan struct{}, window)
 	group, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { out.close(); in.close() })()
-	group.Go(func() error {
-		payload := make([]byte, size)
-		for i := range n {
-			select {
-			case free <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			p := &packets.Publish{Topic: topics[i%len(topics)], QoS: 1, PacketID: uint16(i%60_000 + 1), Payload: payload, Properties: &packets.Properties{}}
-			if err := out.write(p); err != nil {
-				return err
-			}
-			if len(free) == cap(free) || i == n-1 {
-				if err := out.Flush(); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
+	group.Go(func() error { return out.publish(ctx, topics, n, make([]byte, size), free) })
 	group.Go(func() error { // Confirmations.
 		for range n {
 			if _, err := packets.ReadPacket(out.Reader); err != nil {
-				out.close()
 				return fmt.Errorf("read a confirmation: %w", err)
 			}
 			<-free
@@ -69,24 +43,64 @@ func MQTT(ctx context.Context, address string, topics []string, n, size int) (Ra
 		return nil
 	})
 	group.Go(func() error {
-		for i := range n {
-			packet, err := packets.ReadPacket(in.Reader)
-			if err != nil {
-				return fmt.Errorf("receive event %d of %d: %w", i+1, n, err)
-			}
-			if err := in.write(&packets.Puback{PacketID: packet.PacketID(), Properties: &packets.Properties{}}); err != nil {
-				return err
-			}
-			if in.Reader.Buffered() == 0 {
-				if err := in.Flush(); err != nil {
-					return err
-				}
-			}
-		}
+		err := in.receive(n)
 		rate.Received = since(began)
-		return nil
+		return err
 	})
 	return rate, group.Wait()
+}
+
+func (l *link) subscribe(topics []string) error {
+	for i, topic := range topics {
+		p := &packets.Subscribe{PacketID: uint16(i + 1), Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: topic, QoS: 1}}} //nolint:gosec // There are few.
+		if err := errors.Join(l.write(p), l.Flush()); err != nil {
+			return fmt.Errorf("subscribe: %w", err)
+		}
+		if _, err := packets.ReadPacket(l.Reader); err != nil {
+			return fmt.Errorf("subscribe: %w", err)
+		}
+	}
+	return nil
+}
+
+// publish waits for a place in free for each event.
+func (l *link) publish(ctx context.Context, topics []string, n int, payload []byte, free chan<- struct{}) error {
+	for i := range n {
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		p := &packets.Publish{Topic: topics[i%len(topics)], QoS: 1, PacketID: uint16(i%60_000 + 1), Payload: payload, Properties: &packets.Properties{}} //nolint:gosec // It fits.
+		if err := l.write(p); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+		if len(free) == cap(free) || i == n-1 {
+			if err := l.Flush(); err != nil {
+				return fmt.Errorf("publish: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// receive acknowledges what it receives, all at once that has come.
+func (l *link) receive(n int) error {
+	for i := range n {
+		packet, err := packets.ReadPacket(l.Reader)
+		if err != nil {
+			return fmt.Errorf("receive event %d of %d: %w", i+1, n, err)
+		}
+		if err := l.write(&packets.Puback{PacketID: packet.PacketID(), Properties: &packets.Properties{}}); err != nil {
+			return fmt.Errorf("acknowledge: %w", err)
+		}
+		if l.Reader.Buffered() == 0 {
+			if err := l.Flush(); err != nil {
+				return fmt.Errorf("acknowledge: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // A link is a connection with buffers.
