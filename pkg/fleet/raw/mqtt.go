@@ -52,7 +52,7 @@ func MQTT(ctx context.Context, address string, topics []string, n, size int) (Ra
 
 func (l *link) subscribe(topics []string) error {
 	for i, topic := range topics {
-		p := &packets.Subscribe{PacketID: uint16(i + 1), Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: topic, QoS: 1}}} //nolint:gosec // There are few.
+		p := &packets.Subscribe{PacketID: uint16(i + 1), Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: topic, QoS: 1}}}
 		if err := errors.Join(l.write(p), l.Flush()); err != nil {
 			return fmt.Errorf("subscribe: %w", err)
 		}
@@ -71,7 +71,7 @@ func (l *link) publish(ctx context.Context, topics []string, n int, payload []by
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		p := &packets.Publish{Topic: topics[i%len(topics)], QoS: 1, PacketID: uint16(i%60_000 + 1), Payload: payload, Properties: &packets.Properties{}} //nolint:gosec // It fits.
+		p := &packets.Publish{Topic: topics[i%len(topics)], QoS: 1, PacketID: uint16(i%60_000 + 1), Payload: payload, Properties: &packets.Properties{}}
 		if err := l.write(p); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
