@@ -28,6 +28,9 @@ type kindRule struct {
 	// keep copies into desired what the server or others may choose and the
 	// manifest does not.
 	keep func(desired, live map[string]any)
+	// recreate says that nothing is lost if the object is made anew when the
+	// server refuses to change it.
+	recreate bool
 }
 
 func (r kindRule) tracksHash() bool { return !r.metadataOnly && (len(r.exact) == 0 || r.hashed) }
@@ -54,6 +57,9 @@ var kindRules = map[schema.GroupKind]kindRule{
 	{Group: "policy", Kind: "PodDisruptionBudget"}:      {same: sameDisruptionBudget},
 
 	{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}: {keep: keepConversionBundle},
+
+	{Group: "storage.k8s.io", Kind: "StorageClass"}: {keep: keepDefaultClass, recreate: true},
+	{Group: "storage.k8s.io", Kind: "CSIDriver"}:    {recreate: true},
 
 	{Group: "apps", Kind: "Deployment"}:  {keep: keepSpec("replicas")},
 	{Group: "apps", Kind: "StatefulSet"}: {keep: keepSpec("replicas")},
@@ -103,6 +109,11 @@ func keepConfigMap(desired, live map[string]any) {
 	if value, _, _ := unstructured.NestedString(desired, "metadata", "labels", injected); value == "true" {
 		keepField(desired, live, "data", "ca-bundle.crt")
 	}
+	// And this one of an annotated one.
+	const serving = "service.beta.openshift.io/inject-cabundle"
+	if value, _, _ := unstructured.NestedString(desired, "metadata", "annotations", serving); value == "true" {
+		keepField(desired, live, "data", "service-ca.crt")
+	}
 }
 
 func keepSecret(desired, live map[string]any) {
@@ -148,6 +159,17 @@ func defaultSubjects(desired, _ map[string]any) {
 		if ok && (subject["kind"] == "User" || subject["kind"] == "Group") && (subject["apiGroup"] == nil || subject["apiGroup"] == "") {
 			subject["apiGroup"] = rbac
 		}
+	}
+}
+
+// keepDefaultClass leaves the choice of the default storage class to the cluster
+// once it is made.
+func keepDefaultClass(desired, live map[string]any) {
+	path := []string{"metadata", "annotations", "storageclass.kubernetes.io/is-default-class"}
+	if chosen, _, _ := unstructured.NestedString(live, path...); chosen != "" {
+		// It fails only where the manifest's annotations are no map of strings, which
+		// was found out when it was read.
+		_ = unstructured.SetNestedField(desired, chosen, path...)
 	}
 }
 

@@ -11,9 +11,13 @@ import (
 
 // mustRecreate says whether the server refuses to make live into next for good,
 // and nothing is lost if the object is made anew: secrets and config maps that
-// are immutable, and secrets of another type. Other kinds with fields that
-// cannot change have a state of their own, and the work's author must decide.
+// are immutable, secrets of another type, and kinds whose rule says so. Other
+// kinds with fields that cannot change have a state of their own, and the work's
+// author must decide.
 func mustRecreate(m *manifest, live, next *unstructured.Unstructured) bool {
+	if kindRules[m.gvk().GroupKind()].recreate {
+		return true
+	}
 	if m.gvk().Group != "" || (m.gvk().Kind != "ConfigMap" && m.gvk().Kind != "Secret") {
 		return false
 	}
