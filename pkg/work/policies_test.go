@@ -200,6 +200,9 @@ func TestConformanceValidation(t *testing.T) {
 		}}
 		verdict(t, "nor does the status", h.Status().Update(t.Context(), bad), "", nil)
 		verdict(t, "a deletion is not looked at", h.Delete(t.Context(), bad), "", nil)
+		verdict(t, "nor how it is to be deleted", change(bad, func(w *workv1.ManifestWork) {
+			w.Spec.DeleteOption = &workv1.DeleteOption{PropagationPolicy: workv1.DeletePropagationPolicyTypeOrphan}
+		}), "", nil)
 		verdict(t, "nor the end of it", change(bad, func(w *workv1.ManifestWork) { w.Finalizers = nil }), "", nil)
 		h.eventually("the work is gone", func() error {
 			err := h.Get(t.Context(), client.ObjectKeyFromObject(bad), bad)
