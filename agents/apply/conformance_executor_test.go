@@ -478,6 +478,36 @@ func TestExecutorRights(t *testing.T) {
 		}
 	})
 
+	t.Run("an agent that may impersonate for config maps only", func(t *testing.T) {
+		c := newCluster(t)
+		g := c.newTeam("confined")
+		g.permit("", "configmaps", allVerbs...)
+		g.permit("", "secrets", allVerbs...)
+		on := func(verbs ...string) []string {
+			for i := range verbs {
+				verbs[i] = "impersonate-on:serviceaccount:" + verbs[i]
+			}
+			return verbs
+		}
+		c.restartAs("confined-agent",
+			rbacv1.PolicyRule{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
+			rbacv1.PolicyRule{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"serviceaccounts"}, Verbs: []string{"impersonate:serviceaccount"}},
+			rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: on(slices.Clone(allVerbs)...)},
+		)
+		s := g.newWork("confined", c.configMap("a", nil), map[string]any{
+			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "a", "namespace": c.namespace},
+		})
+		status, _ := s.apply()
+		for i, want := range []string{manifestApplied, manifestFailed} {
+			if got := manifestCondition(status, i, workv1.ManifestApplied); got != want {
+				t.Errorf("manifest %d: got %s, %s, want %s", i, got, manifestMessage(status, i), want)
+			}
+		}
+		if got := manifestMessage(status, 1); !strings.Contains(got, "the agent may not act as executor") {
+			t.Errorf("message: %q", got)
+		}
+	})
+
 	t.Run("an agent that may not ask", func(t *testing.T) {
 		c := newCluster(t)
 		g := c.newTeam("unasked")
