@@ -17,6 +17,7 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/agents/apply"
 	"github.com/fleetcast-io/fleetcast/agents/executor"
+	"github.com/fleetcast-io/fleetcast/agents/observe"
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
 )
@@ -58,6 +59,9 @@ type Config struct {
 	// the service account that it names, the agent's own if it names none.
 	Executors apply.Executors
 
+	// Observe is about what works ask of live objects. Its zero value works.
+	Observe observe.Options
+
 	// MetricsBindAddress serves /metrics, /livez and /readyz; "0" or empty does
 	// not.
 	MetricsBindAddress string
@@ -80,6 +84,7 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.DurationVar(&c.EvictionGracePeriod, "appliedmanifestwork-eviction-grace-period", time.Hour,
 		"how long a work must have been unwanted by its source, for certain, before what is left of it is removed; 100 years (876000h) or more: never")
 	addExecutors(fs, &c.Executors)
+	addObserve(fs, &c.Observe)
 	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics, /livez and /readyz; 0 for none")
 	flags.AddBroker(fs, &c.Broker)
 	flags.AddLog(fs, &c.log)
@@ -127,6 +132,8 @@ func (c *Config) Validate() error {
 		return errors.New("--source-id is required: the source whose works are taken")
 	case c.StatusSyncInterval < 0:
 		return fmt.Errorf("--status-sync-interval %s: must not be negative", c.StatusSyncInterval)
+	case c.Observe.MaxRawJSON < 0 || c.Observe.MaxRawJSON > observe.MostRawJSON:
+		return fmt.Errorf("--max-json-raw-length %d: must be between 1 and %d", c.Observe.MaxRawJSON, observe.MostRawJSON)
 	case c.EvictionGracePeriod < 0:
 		return fmt.Errorf("--appliedmanifestwork-eviction-grace-period %s: must not be negative", c.EvictionGracePeriod)
 	}

@@ -65,6 +65,7 @@ func Run(ctx context.Context, c Config) error {
 		Ledger:        ledger{&running},
 		EvictionGrace: c.EvictionGracePeriod,
 		Executors:     c.Executors,
+		Observe:       c.Observe,
 		Registerer:    registry,
 		Log:           c.Log,
 	})
