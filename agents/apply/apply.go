@@ -173,7 +173,7 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 	const bellInterval = time.Second
 	a := &Applier{
 		options: o, client: c, observer: observer, metrics: m, log: o.Log, ledger: o.Ledger,
-		mapper:   newMapper(c.types.ServerResourcesForGroupVersion, o.Discovery),
+		mapper:   newMapper(c.kinds.kinds, o.Discovery),
 		index:    newIndex(o.Verify),
 		bell:     newBell(bellInterval, o.Changed),
 		holdings: make(map[workKey]*holding),

@@ -11,10 +11,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	workclient "open-cluster-management.io/api/client/work/clientset/versioned/typed/work/v1"
@@ -37,10 +36,10 @@ type client struct {
 	objects  dynamic.Interface
 	metadata metadata.Interface
 	works    workclient.AppliedManifestWorkInterface
-	types    discovery.DiscoveryInterface
+	kinds    *directory
 	timeout  time.Duration
 
-	reviews   authorizationclient.SubjectAccessReviewInterface
+	reviews   reviews
 	executors *executor.Clients
 	// own is the agent's own client if objects are read and written as an
 	// executor, and nil in it.
@@ -75,17 +74,9 @@ func newClient(cfg *rest.Config, timeout time.Duration, writes writeCounter) (*c
 		return nil, fmt.Errorf("set up the work client: %w", err)
 	}
 	c.works = works.AppliedManifestWorks()
-	reviews, err := authorizationclient.NewForConfigAndClient(cfg, transport)
-	if err != nil {
-		return nil, fmt.Errorf("set up the client of access reviews: %w", err)
-	}
-	c.reviews = reviews.SubjectAccessReviews()
+	c.reviews = reviews{c.objects}
 	c.executors = executor.NewClients(cfg, transport, mostExecutors)
-	// Questions about kinds take no context: what ends them is their connection's
-	// timeout. The transport below it is the same.
-	asking := *transport
-	asking.Timeout = timeout
-	if c.types, err = discovery.NewDiscoveryClientForConfigAndClient(cfg, &asking); err != nil {
+	if c.kinds, err = newDirectory(cfg, transport, timeout); err != nil {
 		return nil, fmt.Errorf("set up the discovery client: %w", err)
 	}
 	return c, nil
@@ -177,25 +168,21 @@ func (c *client) find(ctx context.Context, e entry) (entry, *metav1.PartialObjec
 // servedVersion returns a version that has the resource of e, the server's
 // favourite first, or nothing if none has.
 func (c *client) servedVersion(e entry) (string, error) {
-	groups, err := c.types.ServerGroups()
+	versions, err := c.kinds.versions(e.Group)
 	if err != nil {
-		return "", fmt.Errorf("ask for the API groups: %w", err)
+		return "", fmt.Errorf("ask for the versions of API group %q: %w", e.Group, err)
 	}
-	for _, group := range groups.Groups {
-		if group.Name != e.Group {
+	for _, version := range versions {
+		gv := schema.GroupVersion{Group: e.Group, Version: version}
+		list, err := c.kinds.kinds(gv.String())
+		if apierrors.IsNotFound(err) {
 			continue
 		}
-		for _, v := range slices.Concat([]metav1.GroupVersionForDiscovery{group.PreferredVersion}, group.Versions) {
-			list, err := c.types.ServerResourcesForGroupVersion(v.GroupVersion)
-			if apierrors.IsNotFound(err) {
-				continue
-			}
-			if err != nil {
-				return "", fmt.Errorf("ask for the kinds in %s: %w", v.GroupVersion, err)
-			}
-			if slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == e.Resource }) {
-				return v.Version, nil
-			}
+		if err != nil {
+			return "", fmt.Errorf("ask for the kinds in %s: %w", gv, err)
+		}
+		if slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == e.Resource }) {
+			return version, nil
 		}
 	}
 	return "", nil

@@ -376,6 +376,7 @@ type wire struct {
 	mu   sync.Mutex
 	seen []string
 	fail func(*http.Request) bool
+	lose func(*http.Request) bool
 	mute func(*http.Request) bool
 }
 
@@ -389,6 +390,7 @@ func (w *wire) around(next http.RoundTripper) http.RoundTripper {
 		}
 		fail := w.fail != nil && w.fail(r)
 		mute := w.mute != nil && w.mute(r)
+		lose := w.lose != nil && w.lose(r)
 		w.mu.Unlock()
 		if mute {
 			<-r.Context().Done()
@@ -400,7 +402,12 @@ func (w *wire) around(next http.RoundTripper) http.RoundTripper {
 			}
 			return nil, errCut
 		}
-		return next.RoundTrip(r)
+		response, err := next.RoundTrip(r)
+		if lose && err == nil {
+			_ = response.Body.Close()
+			return nil, errCut
+		}
+		return response, err
 	})
 }
 
@@ -421,6 +428,13 @@ func (w *wire) cut(fail func(*http.Request) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fail = fail
+}
+
+// unanswer lets requests through and loses the answers.
+func (w *wire) unanswer(lose func(*http.Request) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lose = lose
 }
 
 // silence leaves requests without an answer, until their sender gives up.

@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/metadata"
 )
 
@@ -53,10 +52,16 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// Reviews asks the API server; client-go's SubjectAccessReviewInterface is one.
+// It may be called concurrently.
+type Reviews interface {
+	Create(ctx context.Context, review *authorizationv1.SubjectAccessReview, o metav1.CreateOptions) (*authorizationv1.SubjectAccessReview, error)
+}
+
 // A Reviewer says what service accounts may do, and remembers it.
 type Reviewer struct {
 	options Options
-	reviews authorizationclient.SubjectAccessReviewInterface
+	reviews Reviews
 	answers *answers
 	watch   *watch
 	metrics metrics
@@ -67,7 +72,7 @@ type Reviewer struct {
 
 // NewReviewer returns a Reviewer that asks and watches with the rights of its
 // clients. It makes no request.
-func NewReviewer(reviews authorizationclient.SubjectAccessReviewInterface, objects metadata.Interface, o Options) (*Reviewer, error) {
+func NewReviewer(reviews Reviews, objects metadata.Interface, o Options) (*Reviewer, error) {
 	o = o.withDefaults()
 	m, err := newMetrics(o.Registerer)
 	if err != nil {
