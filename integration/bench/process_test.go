@@ -96,15 +96,16 @@ func (p *process) cpu(t *testing.T) float64 {
 	return sum
 }
 
-// maxRSS is the most memory that the process had at any time, in MB.
-func (p *process) maxRSS(t *testing.T) float64 {
+// memory is what the kernel says of the process's memory in one of its lines:
+// VmRSS is what it has, VmHWM the most that it had at any time. In MB.
+func (p *process) memory(t *testing.T, line string) float64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+	for l := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(l, line+":"); ok {
 			n, err := strconv.ParseFloat(strings.Fields(value)[0], 64)
 			if err != nil {
 				t.Fatal(err)

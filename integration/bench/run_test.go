@@ -110,6 +110,8 @@ func (b *bench) run(t *testing.T, c contender) result {
 		s.publish(ctx, t, last)
 		s.await(ctx, t, last)
 	})
+	r.rss = agent.memory(t, "VmRSS")
+	t.Logf("%s: anonymous %.1f MB, files %.1f MB", c.name, agent.memory(t, "RssAnon"), agent.memory(t, "RssFile"))
 	if *idle > 0 {
 		phase(atRest, func() {
 			select {
@@ -120,7 +122,7 @@ func (b *bench) run(t *testing.T, c contender) result {
 	}
 	phase(changed, func() { all = s.change(all); s.publish(ctx, t, all); s.await(ctx, t, all) })
 	phase(deleted, func() { all = s.remove(all); s.publish(ctx, t, all); s.await(ctx, t, all) })
-	r.rss = agent.maxRSS(t)
+	r.maxRSS = agent.memory(t, "VmHWM")
 	agent.stop(t)
 	return r
 }
