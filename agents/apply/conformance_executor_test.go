@@ -304,6 +304,9 @@ func TestConformanceExecutor(t *testing.T) {
 		if got := manifestCondition(status, 0, workv1.ManifestApplied); got != manifestFailed {
 			t.Errorf("Applied: got %s, want %s", got, manifestFailed)
 		}
+		if got := meta.FindStatusCondition(status.Conditions, workv1.WorkApplied).Message; !strings.Contains(got, "executor "+g.subject.String()+" lacks rights") {
+			t.Errorf("the work's message: %q", got)
+		}
 		if diff := cmp.Diff(map[string]string{"k": "1"}, c.data("kept")); diff != "" {
 			t.Errorf("the denied object (-want +got):\n%s", diff)
 		}

@@ -26,6 +26,9 @@ type pass struct {
 	manifests []*manifest // In the order of the work until it is sorted.
 	// executor is whose rights the work has, nobody for the agent's own.
 	executor executor.Subject
+	// left says why the executor could not remove what the work dropped; nil if it
+	// could.
+	left error
 	// client does what the work asks for with objects, with the rights that it has.
 	client *client
 	// fresh says that nothing of the work was on the cluster before.

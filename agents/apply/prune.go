@@ -27,6 +27,7 @@ func (a *Applier) prune(ctx context.Context, p *pass, h *holding, drop []entry) 
 	gone, blockers, err := removeAll(ctx, p.client, h.uid, drop, spares(&p.work.Spec))
 	if errors.Is(err, errExecutor) {
 		err = fmt.Errorf("executor %s lacks rights; give them back, or remove the objects: %w", p.executor, err)
+		p.left = err
 	}
 	if len(gone) > 0 {
 		if writeErr := a.writeInventory(ctx, key, h, without(h.entries, gone)); writeErr != nil {

@@ -27,6 +27,9 @@ func (a *Applier) statusOf(p *pass, now metav1.Time) workv1.ManifestWorkStatus {
 			manifestStatus(m, a.said(m, before.find(m.meta)), before.find(m.meta), generation, now))
 	}
 	work := []metav1.Condition{workApplied(byOrdinal), workAvailable(byOrdinal)}
+	if p.left != nil {
+		work[0].Message = clip(work[0].Message + "; what the work dropped is not all removed: " + p.left.Error())
+	}
 	for _, condition := range override(work, observe.Aggregate(status.ResourceStatus.Manifests)) {
 		condition.ObservedGeneration = generation
 		status.Conditions = append(status.Conditions, stamp(condition, p.last.Conditions, now))
