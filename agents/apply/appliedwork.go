@@ -351,6 +351,7 @@ func (a *Applier) forget(key workKey) {
 	delete(a.holdings, key)
 	a.mu.Unlock()
 	a.rights.forget(key)
+	a.arrivals.await(key, nil)
 	if h == nil {
 		return
 	}

@@ -139,6 +139,7 @@ type Applier struct {
 	observer *observe.Observer
 	watches  *watches
 	bell     *bell
+	arrivals *arrivals
 	metrics  metrics
 	ledger   Ledger
 	rights   *rights
@@ -183,6 +184,11 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 		index: a.index, register: newRegister(), client: c.metadata, bell: a.bell, log: o.Log,
 		most: o.MaxWatches, recheck: o.Recheck, silent: o.Timeout, targets: make(map[targetKey]*target),
 	}
+	a.arrivals = &arrivals{
+		client: c.metadata, bell: a.bell, forget: a.mapper.forgetGroup, log: o.Log,
+		silent: o.Timeout, recheck: o.Recheck, settle: o.Establish,
+		waiting: make(map[string]map[workKey]struct{}), changed: make(map[string]time.Time),
+	}
 	if a.rights, err = newRights(o, c, a.bell); err != nil {
 		return nil, err
 	}
@@ -196,6 +202,7 @@ func (a *Applier) Run(ctx context.Context) error {
 	var others sync.WaitGroup
 	others.Go(func() { newEviction(a).run(ctx) })
 	others.Go(func() { a.rights.run(ctx) })
+	others.Go(func() { a.arrivals.run(ctx) })
 	a.watches.run(ctx)
 	others.Wait()
 	return nil

@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +76,13 @@ func (m *mapper) forget(gv schema.GroupVersion) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.groups, gv)
+}
+
+// forgetGroup is forget for all versions of a group.
+func (m *mapper) forgetGroup(group string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.groups, func(gv schema.GroupVersion, _ *servedGroup) bool { return gv.Group == group })
 }
 
 func (m *mapper) group(gv schema.GroupVersion) *servedGroup {

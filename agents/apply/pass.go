@@ -110,6 +110,8 @@ func (a *Applier) refuse(b codec.Bundle, last codec.Report, reason error) (codec
 func (a *Applier) resolve(p *pass) {
 	defined := definedKinds(p.manifests)
 	seen := make(map[objectID]*manifest, len(p.manifests))
+	missing := make(map[string]struct{})
+	defer func() { a.arrivals.await(p.key, missing) }()
 	for _, m := range p.manifests {
 		if m.object == nil {
 			continue
@@ -119,6 +121,9 @@ func (a *Applier) resolve(p *pass) {
 			r, err = own, nil
 		}
 		if err != nil {
+			if errors.Is(err, errNoKind) {
+				missing[m.meta.Group] = struct{}{}
+			}
 			m.outcome = failure(m.gvk(), err)
 			continue
 		}
