@@ -52,11 +52,12 @@ type holding struct {
 	// unlisted says that the status does not list the entries yet: the annotation
 	// does. reminded says that the next pass puts that right.
 	unlisted, reminded bool
+	made               metav1.Time // When the AppliedManifestWork was.
 }
 
 func newHolding(w *workv1.AppliedManifestWork) *holding {
 	entries, unlisted := readInventory(w)
-	return &holding{name: w.Name, uid: w.UID, entries: entries, unlisted: unlisted}
+	return &holding{name: w.Name, uid: w.UID, entries: entries, unlisted: unlisted, made: w.CreationTimestamp}
 }
 
 func appliedWorkID(name string) objectID {
@@ -357,7 +358,7 @@ func (a *Applier) forget(key workKey) {
 	}
 	a.index.release(appliedWorkID(h.name), key)
 	for _, e := range h.entries {
-		a.index.release(e.objectID, key)
+		a.leave(e.objectID, key)
 	}
 	a.watches.sweep()
 }

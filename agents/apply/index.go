@@ -52,6 +52,9 @@ type user struct {
 	sight sight
 	// read is when that was.
 	read time.Time
+	// stale says that another work changed the object, or what it asks of it,
+	// since.
+	stale bool
 }
 
 func (r *record) dirty() bool   { return r.gone || r.seen > r.version }
@@ -81,7 +84,7 @@ func (x *index) outcome(id objectID, key workKey, w want) (outcome, bool) {
 		return outcome{}, false
 	}
 	u, ok := r.users[key]
-	if !ok || u.want != w || time.Since(u.read) >= x.verify {
+	if !ok || u.stale || u.want != w || time.Since(u.read) >= x.verify {
 		return outcome{}, false
 	}
 	o := u.outcome
@@ -149,8 +152,8 @@ func (x *index) begin(id objectID) {
 
 // end takes down what a change came to. live is the object as it is now, nil
 // if that is not known. It returns the works to tell that the object changed
-// meanwhile. Works that want something else of the same object are not told:
-// two works would overwrite each other for ever.
+// meanwhile, or by this one: only the first of them writes what is in it, so they
+// do not tell each other for ever.
 func (x *index) end(id objectID, key workKey, w want, o outcome, live metav1.Object, result digest) []workKey {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -185,8 +188,12 @@ func (x *index) end(id objectID, key workKey, w want, o outcome, live metav1.Obj
 	}
 	var tell []workKey
 	for k, u := range r.users {
-		reader := moved && k != key && u.want.strategy == workv1.UpdateStrategyTypeReadOnly
-		if reader || (r.dirty() && (k != key || live != nil)) {
+		beside := moved && k != key
+		if beside {
+			u.stale = true
+			r.users[k] = u
+		}
+		if beside || (r.dirty() && (k != key || live != nil)) {
 			tell = append(tell, k)
 		}
 	}

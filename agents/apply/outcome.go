@@ -49,6 +49,8 @@ type outcome struct {
 	reason string
 	// note completes the message of an applied manifest.
 	note string
+	// waiting names works that want the object otherwise and have it later.
+	waiting []string
 	// carried is the Applied condition of an earlier look, if it stands.
 	carried *metav1.Condition
 }

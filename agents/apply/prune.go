@@ -34,7 +34,7 @@ func (a *Applier) prune(ctx context.Context, p *pass, h *holding, drop []entry) 
 			return errors.Join(writeErr, err)
 		}
 		for id := range gone {
-			a.index.release(id, key)
+			a.leave(id, key)
 		}
 		a.watches.sweep()
 	}

@@ -53,7 +53,24 @@ func applyObject(ctx context.Context, c *client, t task, live *unstructured.Unst
 	if err != nil {
 		return applied{outcome: unreduced(t.manifest, err, there), live: liveObject(live)}, false
 	}
+	var first *rival
+	if live != nil {
+		if first, err = t.rival(ctx, live); err != nil {
+			return applied{outcome: withPresence(failure(t.gvk(), err), present)}, false
+		}
+	}
+	if first != nil && !first.splits(t.option) {
+		return t.yield(ctx, c, t.of(reduced), live, first, kindRule{})
+	}
 	intent := applyIntent(t, live, reduced, sum)
+	if first != nil {
+		// Nothing is forced on a work that has the object first, and the annotation
+		// is its own.
+		t = t.unforced()
+		annotations := intent.GetAnnotations()
+		delete(annotations, api.SpecHashAnnotation)
+		intent.SetAnnotations(annotations)
+	}
 	known := t.known
 	var claims []claim
 	if live != nil {
@@ -100,6 +117,22 @@ func applyObject(ctx context.Context, c *client, t task, live *unstructured.Unst
 		did.live, did.whole, did.result = owner, after, digest{}
 	}
 	return did, false
+}
+
+// of is the task with another manifest of the same object.
+func (t task) of(object *unstructured.Unstructured) task {
+	m := *t.manifest
+	m.object = object
+	t.manifest = &m
+	return t
+}
+
+// unforced is the task without force.
+func (t task) unforced() task {
+	m := *t.manifest
+	m.option.force = false
+	t.manifest = &m
+	return t
 }
 
 // applyIntent is the object as it is sent. Other works may apply the same

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,6 +96,9 @@ func appliedCondition(o outcome, generation int64) metav1.Condition {
 	}
 	if o.note != "" {
 		c.Message = clip(c.Message + ", " + o.note)
+	}
+	if len(o.waiting) > 0 {
+		c.Message = clip(c.Message + ", which keeps the object from " + strings.Join(o.waiting, ", ") + ": it wants the object otherwise and has it later")
 	}
 	if !o.applied() {
 		c.Status, c.Reason = metav1.ConditionFalse, cmp.Or(o.reason, api.ReasonManifestFailed)

@@ -14,10 +14,15 @@ type strategy func(ctx context.Context, c *client, t task) applied
 // A task is one manifest for a strategy.
 type task struct {
 	*manifest
+	key   workKey
 	owner metav1.OwnerReference
 	// fresh says that the object is most likely not there yet.
 	fresh bool
 	known memory
+	// rival returns the work that has the object that is live before this one,
+	// nil if there is none; yield leaves it to that one, compared by rule.
+	rival func(ctx context.Context, live metav1.Object) (*rival, error)
+	yield func(ctx context.Context, c *client, t task, live *unstructured.Unstructured, first *rival, rule kindRule) (did applied, conflict bool)
 }
 
 // applied is what a strategy did.
@@ -40,12 +45,13 @@ type applied struct {
 const conflictTries = 4
 
 // applyManifest applies one manifest, unless a watch vouches that it is.
-func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *manifest, established map[schema.GroupKind]bool) outcome {
+func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *manifest, established map[schema.GroupKind]bool) (o outcome) {
 	asked := want{
 		sum: m.sum, strategy: m.option.strategy, fieldManager: m.option.fieldManager,
 		force: m.option.force, ignored: m.option.ignored.Sum(), owned: m.option.owned, owner: h.uid,
 	}
 	id := m.id()
+	defer func() { o.waiting = a.waiting(id, p.key) }()
 	if o, ok := a.index.outcome(id, p.key, asked); ok {
 		if m.seen, ok = a.index.sight(p, m); ok {
 			return o
@@ -54,7 +60,12 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	if o, ok := a.rights.escalation(ctx, p, m); !ok {
 		return o
 	}
-	t := task{manifest: m, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked)}
+	t := task{
+		manifest: m, key: p.key, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked),
+		rival: func(ctx context.Context, live metav1.Object) (*rival, error) { return a.rival(ctx, p.key, h, m, live) },
+		yield: a.yield,
+	}
+	was, asking := a.index.contests(id, p.key), a.index.wanted(id, p.key)
 	before := a.index.version(id)
 	a.index.begin(id)
 	did := strategies[m.option.strategy](ctx, p.client, t)
@@ -73,6 +84,9 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	if did.live != nil {
 		a.watches.attach(id, m.resource.GroupVersionResource)
 		a.watches.compare(before, did.live)
+	}
+	if contests := isContest(did.outcome); contests != was || asking != asked && asking.sum != "" {
+		tell = append(tell, a.index.others(id, p.key)...)
 	}
 	a.bell.ring(tell...)
 	a.regard(ctx, p, m, did.live, did.whole)

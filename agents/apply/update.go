@@ -64,6 +64,11 @@ func updateObject(ctx context.Context, c *client, t task, live *unstructured.Uns
 	if live.GetDeletionTimestamp() != nil {
 		return applied{outcome: withPresence(failure(t.gvk(), errDeleting), present), live: live}, false
 	}
+	if first, err := t.rival(ctx, live); err != nil {
+		return applied{outcome: withPresence(failure(t.gvk(), err), present)}, false
+	} else if first != nil {
+		return t.yield(ctx, c, t, live, first, kindRules[t.gvk().GroupKind()])
+	}
 	past := autoscale(ctx, c, t.manifest, live, t.known)
 	now, judged, foreign := past.digest(live, t.object), judgement(strictly), false
 	settled := func(result digest) applied {
