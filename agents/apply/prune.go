@@ -124,7 +124,12 @@ func afterRemoval(ctx context.Context, c *client, e entry, removed *metav1.Parti
 
 // describeBlocker says which object remains, and what it waits for.
 func describeBlocker(e entry, live *metav1.PartialObjectMetadata) string {
+	const most = 5
 	switch {
+	case slices.Contains(live.Finalizers, metav1.FinalizerDeleteDependents):
+		return fmt.Sprintf("%s, finalizers %s, which waits for the objects that it owns", e, metav1.FinalizerDeleteDependents)
+	case len(live.Finalizers) > most:
+		return fmt.Sprintf("%s, finalizers %s and %d more", e, strings.Join(live.Finalizers[:most], ", "), len(live.Finalizers)-most)
 	case len(live.Finalizers) > 0:
 		return fmt.Sprintf("%s, finalizers %s", e, strings.Join(live.Finalizers, ", "))
 	case e.Group == "" && e.Resource == "namespaces":

@@ -67,7 +67,7 @@ func wantData(t *testing.T, reason string, c *cluster, x string) {
 }
 
 const (
-	plain     = "The manifest is applied"
+	plainly     = "The manifest is applied"
 	firstSays = "The manifest is applied, which keeps the object from work two"
 )
 
@@ -82,7 +82,7 @@ func TestWorksThatDisagree(t *testing.T) {
 			t.Run(one+" and "+two, func(t *testing.T) {
 				c := newCluster(t)
 				first, second := c.with("one", "1", strategies[one]), c.with("two", "2", strategies[two])
-				wantApplied(t, "alone", first, plain)
+				wantApplied(t, "alone", first, plainly)
 				split := one != two && one != "Update" && two != "Update"
 				if split {
 					// Field managers of their own: the server says who has which field.
@@ -153,11 +153,11 @@ func TestDisagreementEnds(t *testing.T) {
 			first.orphan()
 			_, _ = first.apply()
 		}, "2", []string{"two"}},
-		"first says the same": {"both are applied", func(_ *testing.T, first, second *story) {
+		"first says the same": {"both are applied", func(_ *testing.T, first, _ *story) {
 			first.set(first.configMap("a", map[string]string{"x": "2"}))
 			first.mustApply()
 		}, "2", []string{"one", "two"}},
-		"second says the same": {"both are applied", func(_ *testing.T, first, second *story) {
+		"second says the same": {"both are applied", func(_ *testing.T, _, second *story) {
 			second.set(second.configMap("a", map[string]string{"x": "1"}))
 		}, "1", []string{"one", "two"}},
 		"first only creates": {"it does not mind", func(_ *testing.T, first, _ *story) {
@@ -186,7 +186,7 @@ func TestDisagreementEnds(t *testing.T) {
 					for _, w := range []*story{first, second} {
 						if slices.Contains(tt.left, w.work.Name) {
 							status, err := w.apply()
-							settled = settled && err == nil && condition(status, workv1.WorkApplied) == workApplied && manifestMessage(status, 0) == plain
+							settled = settled && err == nil && condition(status, workv1.WorkApplied) == workApplied && manifestMessage(status, 0) == plainly
 						}
 					}
 					return settled
@@ -261,7 +261,7 @@ func TestWorksThatDisagreeOverSources(t *testing.T) {
 				second.strategy(*tt.strategy, "", "configmaps")
 			}
 			if tt.applied {
-				wantApplied(t, tt.reason, second, plain)
+				wantApplied(t, tt.reason, second, plainly)
 			} else {
 				wantContest(t, tt.reason, second, "work one of source "+first.src)
 				after := c.get(configMaps, c.namespace, "a")
@@ -275,7 +275,7 @@ func TestWorksThatDisagreeOverSources(t *testing.T) {
 			if there := c.get(configMaps, c.namespace, "a") != nil; there != tt.applied {
 				t.Errorf("the object is there: %v after its source removed it", there)
 			}
-			wantApplied(t, "the first is gone", second, plain)
+			wantApplied(t, "the first is gone", second, plainly)
 		})
 	}
 }
@@ -291,7 +291,7 @@ func TestLabelsAreJoined(t *testing.T) {
 	}
 	first, second, third := c.newWork("one", labelled("l1", "1")), c.newWork("two", labelled("l2", "2")), c.newWork("three", labelled("l1", "3"))
 	first.mustApply()
-	wantApplied(t, "it adds a label", second, plain)
+	wantApplied(t, "it adds a label", second, plainly)
 	wantContest(t, "it wants another value", third, "work one")
 	wantApplied(t, "it has all it wants", first, "work three")
 	if diff := cmp.Diff(map[string]string{"l1": "1", "l2": "2"}, c.get(configMaps, c.namespace, "a").GetLabels()); diff != "" {
@@ -316,13 +316,13 @@ func TestHandOver(t *testing.T) {
 	if got := c.owners("a"); len(got) != 0 {
 		t.Errorf("owners %v after it was orphaned", got)
 	}
-	wantApplied(t, "nobody owns it", to, plain)
+	wantApplied(t, "nobody owns it", to, plainly)
 	wantContest(t, "it gave it away, and lists it yet", from, "work two")
 	wantData(t, "the new owner has the say", c, "2")
 	if _, err := from.delete(); err != nil {
 		t.Fatal(err)
 	}
-	wantApplied(t, "the former owner is gone", to, plain)
+	wantApplied(t, "the former owner is gone", to, plainly)
 	if got := c.get(configMaps, c.namespace, "a"); got == nil || got.GetUID() != uid {
 		t.Errorf("the object is %v, want that of before", got)
 	}
@@ -334,7 +334,7 @@ func TestOrphansThatDisagree(t *testing.T) {
 	first, second := c.with("one", "1", nil), c.with("two", "2", nil)
 	first.orphan()
 	second.orphan()
-	wantApplied(t, "alone", first, plain)
+	wantApplied(t, "alone", first, plainly)
 	for range 3 {
 		wantContest(t, "it is the younger one", second, "work one")
 		wantApplied(t, "it is the older one", first, firstSays)
@@ -354,7 +354,7 @@ func TestOwnerThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.set(w.configMap("a", map[string]string{"x": "2"}))
-	wantApplied(t, "nobody is there who has it first", w, plain)
+	wantApplied(t, "nobody is there who has it first", w, plainly)
 	wantData(t, "nobody is there who has it first", c, "2")
 }
 
