@@ -167,7 +167,7 @@ func (a *Agent) handleBundle(d brokers.Delivery, at *step, b codec.Bundle) {
 			d.Done(nil)
 			switch v {
 			case verdictAccept:
-				a.log.Debug("work accepted", "source", b.Source, "work", b.ID, "name", a.state.name(k), "generation", b.Generation, "deleting", b.Deleting(), b.TraceAttr())
+				a.log.Debug("work accepted", "source", b.Source, "work", b.ID, "name", a.state.name(k), "generation", b.Generation, "deleting", b.Deleting(), "trace", b.TraceValue())
 				a.arrive(k, b.Generation, sent)
 				a.work.Forget(k.Source, k.ID) // What failed before was another version.
 				a.apply(k)

@@ -39,9 +39,9 @@ func (a *Agent) runWork(ctx context.Context, k Key) {
 		wait := a.work.Retry(k.Source, k.ID)
 		if a.work.Failures(k.Source, k.ID) == 1 {
 			a.log.Info("work is not where it should be, trying again",
-				"source", k.Source, "work", k.ID, "name", a.state.name(k), "generation", r.Bundle.Generation, "next_try", wait, "err", err, r.Bundle.TraceAttr())
+				"source", k.Source, "work", k.ID, "name", a.state.name(k), "generation", r.Bundle.Generation, "next_try", wait, "err", err, "trace", r.Bundle.TraceValue())
 		} else {
-			a.log.Debug("work is still not where it should be", "source", k.Source, "work", k.ID, "name", a.state.name(k), "next_try", wait, "err", err, r.Bundle.TraceAttr())
+			a.log.Debug("work is still not where it should be", "source", k.Source, "work", k.ID, "name", a.state.name(k), "next_try", wait, "err", err, "trace", r.Bundle.TraceValue())
 		}
 	}
 	if report.ID != "" {
@@ -58,7 +58,7 @@ func (a *Agent) bringAbout(ctx context.Context, r *Record, full bool) (report co
 	defer func() {
 		if p := recover(); p != nil {
 			report, err = codec.Report{}, fmt.Errorf("%s work %s: panic: %v", what, r.Bundle.ID, p)
-			a.log.Error("applier panicked", "source", r.Bundle.Source, "work", r.Bundle.ID, "name", nameOf(r.Bundle), "panic", p, "stack", string(debug.Stack()), r.Bundle.TraceAttr())
+			a.log.Error("applier panicked", "source", r.Bundle.Source, "work", r.Bundle.ID, "name", nameOf(r.Bundle), "panic", p, "stack", string(debug.Stack()), "trace", r.Bundle.TraceValue())
 		}
 		worksTotal.WithLabelValues(what, result(err)).Inc()
 	}()
@@ -86,7 +86,7 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, of outcome) {
 	if given.Bundle.Deleting() {
 		var err error
 		if deleted, err = report.Deleted(); err != nil {
-			a.log.Error("applier's report cannot be read", "source", k.Source, "work", k.ID, "name", a.state.name(k), "err", err, given.Bundle.TraceAttr())
+			a.log.Error("applier's report cannot be read", "source", k.Source, "work", k.ID, "name", a.state.name(k), "err", err, "trace", given.Bundle.TraceValue())
 			return
 		}
 	}
@@ -122,7 +122,7 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, of outcome) {
 				// Nothing of it was kept: the work's next turn says it again.
 				a.demand(k)
 				wait := a.work.Retry(k.Source, k.ID)
-				a.tell("store", "agent's store refuses a report, trying again", "source", k.Source, "work", k.ID, "name", a.state.name(k), "next_try", wait, "err", err, given.Bundle.TraceAttr())
+				a.tell("store", "agent's store refuses a report, trying again", "source", k.Source, "work", k.ID, "name", a.state.name(k), "next_try", wait, "err", err, "trace", given.Bundle.TraceValue())
 			case resurrected:
 				a.apply(k)
 			case overtaken:

@@ -16,11 +16,10 @@ const (
 	maxTraceValue  = 128
 )
 
-// TraceAttr is what the work's author wants to find in the log lines about the
-// work: its annotations with api.TracePrefix, without that, in the group trace.
-// There are at most eight, by name, cut to 64 and 128 bytes. Without any, or if
+// TraceValue is what the work's author wants to find in the log lines about the
+// work: its annotations with api.TracePrefix, without that, as a group. There are at most eight, by name, cut to 64 and 128 bytes. Without any, or if
 // Trace cannot be read, it is an empty group, which handlers leave out.
-func (b Bundle) TraceAttr() slog.Attr {
+func (b Bundle) TraceValue() slog.Value {
 	trace, err := parseTrace(b.Trace)
 	if err != nil {
 		trace = nil
@@ -32,12 +31,12 @@ func (b Bundle) TraceAttr() slog.Attr {
 		}
 	}
 	slices.Sort(keys)
-	var fields []any
+	var fields []slog.Attr
 	for _, key := range keys[:min(len(keys), maxTraceFields)] {
 		name := strings.TrimPrefix(key, api.TracePrefix)
 		fields = append(fields, slog.String(cut(name, maxTraceKey), cut(trace[key], maxTraceValue)))
 	}
-	return slog.Group("trace", fields...)
+	return slog.GroupValue(fields...)
 }
 
 // cut keeps the beginning of a text.

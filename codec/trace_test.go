@@ -12,7 +12,7 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
-func TestTraceAttr(t *testing.T) {
+func TestTraceValue(t *testing.T) {
 	many := map[string]string{}
 	for i := range 100 {
 		many[fmt.Sprintf("%sk%02d", api.TracePrefix, i)] = strings.Repeat("é", 100)
@@ -46,7 +46,7 @@ func TestTraceAttr(t *testing.T) {
 
 func logged(b codec.Bundle) string {
 	var out bytes.Buffer
-	slog.New(slog.NewTextHandler(&out, nil)).Info("m", b.TraceAttr())
+	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "trace", b.TraceValue())
 	_, attrs, _ := strings.Cut(strings.TrimSpace(out.String()), "msg=m")
 	return strings.TrimSpace(attrs)
 }

@@ -101,7 +101,7 @@ func (a *Applier) refuse(b codec.Bundle, last codec.Report, reason error) (codec
 	before := lastStatus(last).Conditions
 	status := workRefusal(api.ReasonWorkFailed, reason, before, b.Generation, metav1.Now())
 	if was := meta.FindStatusCondition(before, workv1.WorkApplied); was == nil || *was != status.Conditions[0] {
-		a.log.Warn("work refused", "source", b.Source, "work", b.ID, "generation", b.Generation, "reason", clip(reason.Error()), b.TraceAttr())
+		a.log.Warn("work refused", "source", b.Source, "work", b.ID, "generation", b.Generation, "reason", clip(reason.Error()), "trace", b.TraceValue())
 	}
 	return codec.NewReport(b, status)
 }
