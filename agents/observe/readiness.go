@@ -9,11 +9,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
-// ConditionReady says of a manifest whether its object is as it should be, by the
-// rules of kstatus. The reason is the status of kstatus.
-const ConditionReady = "Ready"
+// ConditionReady says of a manifest whether its object is as it should be.
+const ConditionReady = api.ConditionReady
 
 // Reasons of ConditionReady.
 const (

@@ -53,6 +53,11 @@ const (
 	ReasonResourcesUnknown      = "ResourcesStatusUnknown"
 )
 
+// ConditionReady is this project's own condition of a manifest: whether its
+// object is as it should be, by the rules of kstatus. The reason is the status of
+// kstatus: Current, InProgress, Failed, Terminating, NotFound or Unknown.
+const ConditionReady = "Ready"
+
 // Deletion, as a cluster reports it.
 const (
 	// ConditionDeleted confirms that nothing of a deleted work is left.

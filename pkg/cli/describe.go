@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	workv1 "open-cluster-management.io/api/work/v1"
+
+	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
 func newDescribeWork(h *hub) *cobra.Command {
@@ -149,7 +151,7 @@ func manifestRow(i int, kind, namespace, name string, conditions []metav1.Condit
 		b = cell(available)
 	}
 	message := ""
-	for _, c := range []*metav1.Condition{applied, available} {
+	for _, c := range []*metav1.Condition{applied, available, meta.FindStatusCondition(conditions, api.ConditionReady)} {
 		if c != nil && c.Status != metav1.ConditionTrue && message == "" {
 			message = c.Message
 		}

@@ -24,8 +24,8 @@ type verdict struct {
 	Applied, Available string
 	// Observed is the generation that the cluster reported on last, 0 for none.
 	Observed, Desired int64
-	// Manifests counts what the work asks for, Ready of it what is applied and
-	// available.
+	// Manifests counts what the work asks for, Ready of it what is applied,
+	// available and, if the agent tells of that, ready.
 	Manifests, Ready int
 	// Done is true when this generation is applied and available.
 	Done bool
@@ -46,7 +46,8 @@ type verdict struct {
 func judge(w *workv1.ManifestWork, p *presence, now time.Time) verdict {
 	v := verdict{Desired: w.Generation, Manifests: len(w.Spec.Workload.Manifests), Offline: p.offline(now)}
 	for _, m := range w.Status.ResourceStatus.Manifests {
-		if meta.IsStatusConditionTrue(m.Conditions, workv1.ManifestApplied) && meta.IsStatusConditionTrue(m.Conditions, workv1.ManifestAvailable) {
+		if meta.IsStatusConditionTrue(m.Conditions, workv1.ManifestApplied) && meta.IsStatusConditionTrue(m.Conditions, workv1.ManifestAvailable) &&
+			!meta.IsStatusConditionFalse(m.Conditions, api.ConditionReady) {
 			v.Ready++
 		}
 	}
@@ -96,8 +97,21 @@ func judge(w *workv1.ManifestWork, p *presence, now time.Time) verdict {
 		}
 	case !v.Done:
 		v.Obstacle = cmp.Or(firstObstacle(w), conditionObstacle(applied, available))
+	default:
+		v.Obstacle = unready(w)
 	}
 	return v
+}
+
+// unready says what a work that is applied and available is still short of.
+func unready(w *workv1.ManifestWork) string {
+	for _, kind := range []string{workv1.WorkDegraded, workv1.WorkProgressing} {
+		c := meta.FindStatusCondition(w.Status.Conditions, kind)
+		if c != nil && c.Status == metav1.ConditionTrue && (c.ObservedGeneration == 0 || c.ObservedGeneration >= w.Generation) {
+			return kind + ": " + oneLine(cmp.Or(c.Message, c.Reason))
+		}
+	}
+	return ""
 }
 
 // withheld says whether the hub holds the deletion of w back, because too many

@@ -45,6 +45,22 @@ func TestWorkRow(t *testing.T) {
 			work:    workv1.ManifestWork{Status: workv1.ManifestWorkStatus{Conditions: ok(3)}},
 			applied: "True", avail: "True", gen: "3/3",
 		},
+		"done and in progress": {
+			reason: "what is applied and there may still be on its way, which is no failure",
+			work: workv1.ManifestWork{Status: workv1.ManifestWorkStatus{Conditions: append(ok(3),
+				condition(workv1.WorkProgressing, metav1.ConditionTrue, "Applying", "1 of 2 resources are not there yet", 3),
+				condition(workv1.WorkDegraded, metav1.ConditionFalse, "NoResourceFailed", "", 3))}},
+			applied: "True", avail: "True", gen: "3/3",
+			message: "Progressing: 1 of 2 resources are not there yet",
+		},
+		"done and degraded": {
+			reason: "a failure matters more than progress, unless it is of an earlier generation",
+			work: workv1.ManifestWork{Status: workv1.ManifestWorkStatus{Conditions: append(ok(3),
+				condition(workv1.WorkProgressing, metav1.ConditionTrue, "Failed", "earlier", 2),
+				condition(workv1.WorkDegraded, metav1.ConditionTrue, "ResourcesFailed", "1 of 2 resources have failed", 3))}},
+			applied: "True", avail: "True", gen: "3/3",
+			message: "Degraded: 1 of 2 resources have failed",
+		},
 		"stale": {
 			reason:  "a good report about an earlier generation says nothing of this one",
 			work:    workv1.ManifestWork{Status: workv1.ManifestWorkStatus{Conditions: ok(2)}},
