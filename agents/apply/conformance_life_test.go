@@ -215,4 +215,3 @@ func TestConformanceLife(t *testing.T) {
 		}
 	})
 }
-

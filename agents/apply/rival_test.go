@@ -67,7 +67,7 @@ func wantData(t *testing.T, reason string, c *cluster, x string) {
 }
 
 const (
-	plainly     = "The manifest is applied"
+	plainly   = "The manifest is applied"
 	firstSays = "The manifest is applied, which keeps the object from work two"
 )
 
