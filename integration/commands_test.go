@@ -178,9 +178,12 @@ func (w *world) hubCommand(_ *testscript.TestScript, args []string) error {
 
 func (w *world) agentCommand(_ *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: agent start|stop|kill CLUSTER [FLAGS...]")
+		return errors.New("usage: agent join CLUSTER, or agent start|stop|kill CLUSTER [FLAGS...]")
 	}
 	verb, cluster := args[0], args[1]
+	if verb == "join" {
+		return w.joinCluster(cluster)
+	}
 	if verb == "start" {
 		if err := w.joinCluster(cluster); err != nil {
 			return err

@@ -51,6 +51,7 @@ import (
 
 	"github.com/fleetcast-io/fleetcast/agents/apply/ignore"
 	"github.com/fleetcast-io/fleetcast/agents/observe"
+	"github.com/fleetcast-io/fleetcast/codec"
 )
 
 // Options configure an Applier. Only HubHash is required.
@@ -110,6 +111,9 @@ type Limits struct {
 	Manifests int
 	// ManifestBytes is the size of one. Default: 1 MiB, near which etcd refuses.
 	ManifestBytes int
+	// WorkBytes is the size of all manifests of a work together; of a work with
+	// more, nothing is applied. Default: codec.MaxPayload, above which none comes.
+	WorkBytes int
 }
 
 func (o Options) withDefaults() Options {
@@ -127,6 +131,7 @@ func (o Options) withDefaults() Options {
 	o.Establish = cmp.Or(o.Establish, 10*time.Second)
 	o.Limits.Manifests = cmp.Or(o.Limits.Manifests, 500)
 	o.Limits.ManifestBytes = cmp.Or(o.Limits.ManifestBytes, 1<<20)
+	o.Limits.WorkBytes = cmp.Or(o.Limits.WorkBytes, codec.MaxPayload)
 	return o
 }
 

@@ -63,6 +63,19 @@ func (m *manifest) String() string {
 	return m.meta.Kind + " " + m.meta.Namespace + "/" + m.meta.Name
 }
 
+// checkSize says which works are too large as a whole.
+func (l Limits) checkSize(raw []workv1.Manifest) error {
+	size := 0
+	for i := range raw {
+		size += len(raw[i].Raw)
+	}
+	if size > l.WorkBytes {
+		return fmt.Errorf("the manifests have %d bytes together, this agent takes %d (--manifest-limit): "+
+			"split them over several works, or raise the limit", size, l.WorkBytes)
+	}
+	return nil
+}
+
 // readManifests decodes the manifests of a work, in their order. One that
 // cannot be applied comes back with an outcome that says why; its errors never
 // quote values, which may be secret.

@@ -70,6 +70,9 @@ func (a *Applier) open(b codec.Bundle, last codec.Report) (*pass, error) {
 		// deletes the work.
 		return nil, errors.New("the work has no manifests")
 	}
+	if err := a.options.Limits.checkSize(work.Spec.Workload.Manifests); err != nil {
+		return nil, err
+	}
 	who, err := a.rights.executorOf(&work.Spec)
 	if err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ import (
 	"github.com/fleetcast-io/fleetcast/agents/executor"
 	"github.com/fleetcast-io/fleetcast/agents/observe"
 	"github.com/fleetcast-io/fleetcast/brokers"
+	"github.com/fleetcast-io/fleetcast/codec"
 	"github.com/fleetcast-io/fleetcast/pkg/flags"
 )
 
@@ -55,6 +56,10 @@ type Config struct {
 	// not done by deleting it. 100 years or more switch it off. Default: 1 h.
 	EvictionGracePeriod time.Duration
 
+	// ManifestLimit is how many bytes the manifests of a work may have together.
+	// 0 means codec.MaxPayload, which is also the most: larger works never come.
+	ManifestLimit int
+
 	// Executors say whose rights works have on the cluster. Default: each those of
 	// the service account that it names, the agent's own if it names none.
 	Executors apply.Executors
@@ -83,6 +88,8 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.DurationVar(&c.StatusSyncInterval, "status-sync-interval", time.Minute, "how often works are looked at beside the watches")
 	fs.DurationVar(&c.EvictionGracePeriod, "appliedmanifestwork-eviction-grace-period", time.Hour,
 		"how long a work must have been unwanted by its source, for certain, before what is left of it is removed; 100 years (876000h) or more: never")
+	fs.IntVar(&c.ManifestLimit, "manifest-limit", codec.MaxPayload,
+		"how many bytes the manifests of a work may have together; of a larger work nothing is applied, which its report says")
 	addExecutors(fs, &c.Executors)
 	addObserve(fs, &c.Observe)
 	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", "0", "address for /metrics, /livez and /readyz; 0 for none")
@@ -130,6 +137,8 @@ func (c *Config) Validate() error {
 		return errors.New("--data-dir is required: a directory that outlives restarts of the agent")
 	case len(c.SourceIDs) == 0:
 		return errors.New("--source-id is required: the source whose works are taken")
+	case c.ManifestLimit < 0 || c.ManifestLimit > codec.MaxPayload:
+		return fmt.Errorf("--manifest-limit %d: must be between 1 and %d bytes", c.ManifestLimit, codec.MaxPayload)
 	case c.StatusSyncInterval < 0:
 		return fmt.Errorf("--status-sync-interval %s: must not be negative", c.StatusSyncInterval)
 	case c.Observe.MaxRawJSON < 0 || c.Observe.MaxRawJSON > observe.MostRawJSON:

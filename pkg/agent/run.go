@@ -66,6 +66,7 @@ func Run(ctx context.Context, c Config) error {
 		EvictionGrace: c.EvictionGracePeriod,
 		Executors:     c.Executors,
 		Observe:       c.Observe,
+		Limits:        apply.Limits{WorkBytes: c.ManifestLimit},
 		Registerer:    registry,
 		Log:           c.Log,
 	})
