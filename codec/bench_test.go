@@ -155,3 +155,38 @@ func BenchmarkBundleDigest(b *testing.B) {
 		}
 	}
 }
+
+// benchmarkSizes are those of a small work, a usual one and a large one.
+func benchmarkSizes(b *testing.B, run func(b *testing.B, e event.Event)) {
+	for _, size := range []int{2 << 10, 20 << 10, 200 << 10} {
+		b.Run(fmt.Sprintf("%dKB", size>>10), func(b *testing.B) {
+			e := encoded(b, deployments(b, size))
+			b.SetBytes(int64(len(e.Data)))
+			b.ReportAllocs()
+			run(b, e)
+		})
+	}
+}
+
+func BenchmarkCompress(b *testing.B) {
+	benchmarkSizes(b, func(b *testing.B, e event.Event) {
+		c := codec.NewCompressor()
+		size := 0
+		for b.Loop() {
+			small, _ := c.Compress(e)
+			size = len(small.Data)
+		}
+		b.ReportMetric(float64(len(e.Data))/float64(size), "ratio")
+	})
+}
+
+func BenchmarkDecompress(b *testing.B) {
+	benchmarkSizes(b, func(b *testing.B, e event.Event) {
+		c, small := codec.NewCompressor(), compressed(b, e)
+		for b.Loop() {
+			if _, err := c.Decompress(small); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
