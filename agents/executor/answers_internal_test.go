@@ -220,3 +220,22 @@ func TestSources(t *testing.T) {
 		t.Error("still watched without one of the sources")
 	}
 }
+
+// TestNothingToWatch has no client to watch with: an agent without executors
+// leaves the API server alone.
+func TestNothingToWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTestReviewer(t, &server{answer: always(true)}, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); r.Run(ctx) }()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Error("Run ended before its context")
+		default:
+		}
+		cancel()
+		<-done
+	})
+}

@@ -197,22 +197,6 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// TestNothingToWatch has an agent without executors, which leaves the API server
-// alone.
-func TestNothingToWatch(t *testing.T) {
-	w := newWorld(t)
-	cfg := apitest.Shared(t).Config()
-	var dials atomic.Int32
-	cfg.Dial = counted(&dials)
-	r := w.reviewer(cfg, executor.Options{})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	r.Run(ctx)
-	if n := dials.Load(); n > 0 {
-		t.Errorf("%d connections without a question", n)
-	}
-}
-
 func counted(dials *atomic.Int32) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
