@@ -89,6 +89,9 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 		tell = append(tell, a.index.others(id, p.key)...)
 	}
 	a.bell.ring(tell...)
+	if action := did.outcome.action; action == created || action == configured {
+		a.log.Debug("object written", "source", p.key.source, "work", p.key.id, "object", id.String(), "action", string(action))
+	}
 	a.regard(ctx, p, m, did.live, did.whole)
 	if isCRD(m.gvk()) && (did.outcome.action == created || did.outcome.action == configured) {
 		a.awaitCRD(ctx, p.client, m, established)
