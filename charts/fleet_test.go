@@ -2,6 +2,7 @@ package charts_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -170,7 +171,12 @@ func TestFleet(t *testing.T) {
 		return nil
 	})
 
-	large := newWork(cluster, "large", strings.Repeat("v", 100<<10))
+	// Of random letters, which no compression makes small enough.
+	var letters strings.Builder
+	for letters.Len() < 200<<10 {
+		letters.WriteString(rand.Text())
+	}
+	large := newWork(cluster, "large", letters.String())
 	if err := c.Create(t.Context(), large); err != nil {
 		t.Fatal(err)
 	}
