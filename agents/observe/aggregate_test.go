@@ -146,7 +146,7 @@ func TestReadiness(t *testing.T) {
 		{"a resource that says that it is stuck", `{"apiVersion":"example.com/v1","kind":"X","status":{"conditions":[{"type":"Stalled","status":"True","message":"no"}]}}`, "False Failed"},
 		{"a failed Job", `{"apiVersion":"batch/v1","kind":"Job","status":{"conditions":[{"type":"Failed","status":"True"}]}}`, "False Failed"},
 		{"an object that is being deleted", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"deletionTimestamp":"2026-01-01T00:00:00Z"}}`, "False Terminating"},
-		{"a status of another form", `{"apiVersion":"example.com/v1","kind":"X","status":"fine"}`, "Unknown Unknown"},
+		{"a status of another form", `{"apiVersion":"example.com/v1","kind":"X","status":"fine"}`, "Unknown " + observe.ReasonUnknown},
 	} {
 		t.Run(c.reason, func(t *testing.T) {
 			ready := find(t, o.Observe(t.Context(), object(t, c.object), observe.Rules{}), observe.ConditionReady)

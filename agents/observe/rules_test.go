@@ -274,7 +274,7 @@ func TestAbsentAndUnread(t *testing.T) {
 		},
 	}
 	unread := observe.Unread(rules, was)
-	want = []string{"StatusFeedbackSynced False StatusFeedbackSyncFailed", "Ready Unknown Unknown", "Met True ConditionRuleEvaluated"}
+	want = []string{"StatusFeedbackSynced False StatusFeedbackSyncFailed", "Ready Unknown " + observe.ReasonUnknown, "Met True ConditionRuleEvaluated"}
 	if diff := cmp.Diff(want, kinds(unread)); diff != "" {
 		t.Errorf("of an object that was not read (-want +got):\n%s", diff)
 	}
