@@ -188,6 +188,27 @@ func TestPanicCostsOneWorkItsTurn(t *testing.T) {
 	})
 }
 
+func TestConformanceApply_Workers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.cluster.block, b.cluster.blocked = make(chan struct{}), make(chan struct{}, 10)
+		b.run(agents.Options{Workers: 3})
+		b.settle(time.Second)
+		for _, id := range []string{"v", "w", "x", "y", "z"} {
+			b.publish(work("hub1", id, 1, "one"), codec.Create)
+		}
+		b.settle(time.Second)
+		if got := len(b.cluster.blocked); got != 3 {
+			t.Errorf("%d works are applied at the same time, want 3", got)
+		}
+		close(b.cluster.block)
+		b.settle(time.Second)
+		if got := len(b.cluster.blocked); got != 5 {
+			t.Errorf("%d works were applied, want 5", got)
+		}
+	})
+}
+
 func TestWorksAreLookedAtInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

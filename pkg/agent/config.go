@@ -47,6 +47,8 @@ type Config struct {
 	// of the broker's address.
 	AgentID string
 
+	// Workers is how many works are applied at the same time.
+	Workers int
 	// StatusSyncInterval is how often works are looked at when nothing tells
 	// that they changed.
 	StatusSyncInterval time.Duration
@@ -85,6 +87,7 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.StringSliceVar(&c.SourceIDs, "source-id", []string{"hub1"}, "source whose works are taken; repeat it for several")
 	fs.StringVar(&c.DataDir, "data-dir", "", "directory for what must outlive a restart (required)")
 	fs.StringVar(&c.AgentID, "agent-id", "", "owner mark on AppliedManifestWorks (default: hash of the broker's address)")
+	fs.IntVar(&c.Workers, "workload-agent-workers", 10, "how many works are applied at the same time")
 	fs.DurationVar(&c.StatusSyncInterval, "status-sync-interval", time.Minute, "how often works are looked at beside the watches")
 	fs.DurationVar(&c.EvictionGracePeriod, "appliedmanifestwork-eviction-grace-period", time.Hour,
 		"how long a work must have been unwanted by its source, for certain, before what is left of it is removed; 100 years (876000h) or more: never")
@@ -139,6 +142,8 @@ func (c *Config) Validate() error {
 		return errors.New("--source-id is required: the source whose works are taken")
 	case c.ManifestLimit < 0 || c.ManifestLimit > codec.MaxPayload:
 		return fmt.Errorf("--manifest-limit %d: must be between 1 and %d bytes", c.ManifestLimit, codec.MaxPayload)
+	case c.Workers < 0:
+		return fmt.Errorf("--workload-agent-workers %d: must not be negative", c.Workers)
 	case c.StatusSyncInterval < 0:
 		return fmt.Errorf("--status-sync-interval %s: must not be negative", c.StatusSyncInterval)
 	case c.Observe.MaxRawJSON < 0 || c.Observe.MaxRawJSON > observe.MostRawJSON:

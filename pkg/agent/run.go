@@ -76,6 +76,7 @@ func Run(ctx context.Context, c Config) error {
 
 	o := agents.Options{
 		Sources:        c.SourceIDs,
+		Workers:        c.Workers,
 		StatusInterval: c.StatusSyncInterval,
 		Instance:       agents.NewInstance(),
 		Log:            c.Log,
