@@ -158,8 +158,8 @@ func TestConformanceConditions(t *testing.T) {
 		want(t, "the rest is applied", c.data("m"), map[string]string{"x": "2"})
 		want(t, "the work is complete", condition(status, "Complete"), "True ConditionRulesAggregated")
 		want(t, "the transition of Complete stands, for a TTL runs from there",
-			meta.FindStatusCondition(status.Conditions, "Complete").LastTransitionTime.Time.Unix(),
-			meta.FindStatusCondition(before.Conditions, "Complete").LastTransitionTime.Time.Unix())
+			meta.FindStatusCondition(status.Conditions, "Complete").LastTransitionTime.Unix(),
+			meta.FindStatusCondition(before.Conditions, "Complete").LastTransitionTime.Unix())
 		want(t, "generation", meta.FindStatusCondition(status.Conditions, workv1.WorkApplied).ObservedGeneration, w.work.Generation)
 
 		// Without the rule it is a manifest as any other.

@@ -19,9 +19,7 @@ import (
 	"github.com/fleetcast-io/fleetcast/agents/observe"
 )
 
-var (
-	jobs = schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}
-)
+var jobs = schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}
 
 func podSpec() map[string]any {
 	return map[string]any{"restartPolicy": "Never", "containers": []any{map[string]any{"name": "c", "image": "example.com/c:1"}}}

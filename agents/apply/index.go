@@ -94,14 +94,6 @@ func (x *index) outcome(id objectID, key workKey, w want) (outcome, bool) {
 	return o, true
 }
 
-// vouched says whether the object is known to be there, from a live watch.
-func (x *index) vouched(id objectID) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	r := x.records[id]
-	return r != nil && !r.gone && r.version > 0 && r.target != nil && r.target.synced
-}
-
 // memory returns what the work remembers of its writes for w.
 func (x *index) memory(id objectID, key workKey, w want) memory {
 	x.mu.Lock()
