@@ -118,20 +118,19 @@ func TestConfirmedWorksAreOfTheLatestLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		h := b.newHub("hub1")
-		h.epoch = "life.lead1"
+		h.set(func() { h.epoch = "life.lead1" })
 		a, _ := b.run(agents.Options{})
 		b.settle(time.Second)
 		h.hello()
 		h.want(work("hub1", "w", 1, "one"), false)
 		b.settle(time.Minute)
-		h.epoch, h.term = "next.lead1", 2
-		h.lacks = true
+		h.set(func() { h.epoch, h.term, h.lacks = "next.lead1", 2, true })
 		h.hello()
 		b.settle(time.Minute)
 		if got := a.Lifetime("hub1", "w"); got != "life" {
 			t.Errorf("lifetime %q before the new hub confirmed all, want the former", got)
 		}
-		h.lacks = false
+		h.set(func() { h.lacks = false })
 		b.settle(30 * time.Minute)
 		if got := a.Lifetime("hub1", "w"); got != "next" {
 			t.Errorf("lifetime %q after the new hub confirmed all, want the new", got)

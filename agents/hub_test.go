@@ -101,6 +101,13 @@ func (h *hub) expected(key digest.Key) (spec, status *digest.Set) {
 	return spec, status
 }
 
+// set changes how the hub behaves while others look at it.
+func (h *hub) set(change func()) {
+	h.b.mu.Lock()
+	defer h.b.mu.Unlock()
+	change()
+}
+
 func (h *hub) answer(m codec.Digest) {
 	spec, status := h.expected(m.Instance)
 	if spec.Root() == m.Spec && status.Root() == m.Status {
