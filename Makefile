@@ -105,7 +105,7 @@ generate: ## Make the CRDs again from OCM's types
 	hack/generate.sh
 
 .PHONY: verify
-verify: generate ## Fail if something generated or tidied differs from what is committed
+verify: generate agent-size ## Fail if something generated or tidied differs from what is committed
 	go mod tidy -diff
 	cd cmd/standalone && go mod tidy -diff
 	cd integration/containers && go mod tidy -diff
@@ -128,6 +128,23 @@ fuzz: ## Run each fuzz target for T (30s)
 .PHONY: bench
 bench: ## Run the micro benchmarks
 	go test -run '^$$' -bench . -benchmem ./codec ./pkg/...
+
+WORKS ?= 500
+PAIRS ?= 5
+
+.PHONY: bench-apply
+bench-apply: $(STANDALONE) ## Measure the agent through mosquitto onto a real API server, beside OCM_WORK_AGENT if set
+	cd integration/bench && go test -tags bench -run TestApply -v -count=1 -timeout 2h -args -works $(WORKS) -pairs $(PAIRS)
+
+# Bytes of the stripped agent: clusters at the edge pull it over thin links.
+AGENT_MOST := 40000000
+
+.PHONY: agent-size
+agent-size: ## Fail if the agent's program grows too large
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(LDFLAGS)' -o $(BIN)/fleetcast-agent-stripped ./cmd/agent; \
+	size=$$(stat -c %s $(BIN)/fleetcast-agent-stripped); \
+	echo "the stripped agent has $$size bytes, at most $(AGENT_MOST) are allowed"; \
+	(( size <= $(AGENT_MOST) ))
 
 .PHONY: presubmit
 presubmit: verify lint test ## What must pass before a change is proposed

@@ -241,7 +241,10 @@ func (s *story) inventory() []string {
 		names = append(names, r.Resource+"/"+r.Name)
 	}
 	if text := w.Annotations["work.fleetcast.io/inventory"]; len(names) == 0 && text != "" {
-		var noted []struct{ R, N string }
+		var noted []struct {
+			R string `json:"r"`
+			N string `json:"n"`
+		}
 		if err := json.Unmarshal([]byte(text), &noted); err != nil {
 			s.Fatalf("the list of objects in the annotation: %v", err)
 		}

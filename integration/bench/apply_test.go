@@ -52,7 +52,7 @@ func TestApply(t *testing.T) {
 		floor = append(floor, rate)
 		t.Logf("pair %d: a client with %d workers creates %.0f config maps/s", pair+1, *workers, rate)
 	}
-	fmt.Println(report(contenders, results, floor))
+	t.Log(report(contenders, results, floor))
 }
 
 // report is what the runs came to, as the tables of docs/performance.md.

@@ -3,7 +3,7 @@
 // it.
 //
 // Times on a shared machine say little by themselves, so the agents that are
-// compared take turns in one run, in the order A B B A, on the same broker and
+// compared take turns in one run, each pair in the other order, on the same broker and
 // the same API server, with the same works from the same source; what is
 // reported are medians and the median of the ratios of neighbours. Requests are
 // counted by the API server, and are exact.

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -83,7 +84,7 @@ func (p *process) cpu(t *testing.T) float64 {
 		t.Fatalf("the agent has ended: %v", err)
 	}
 	// Fields 14 and 15, counted from behind the name, which may have spaces.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	const ticks = 100 // Per second, on every Linux that Go runs on.
 	sum := 0.0
 	for _, field := range fields[11:13] {
@@ -146,7 +147,7 @@ func startMosquitto(t *testing.T) string {
 		if time.Now().After(deadline) {
 			t.Fatalf("mosquitto does not listen: %v", err)
 		}
-		time.Sleep(10 * time.Millisecond)
+		wait(t, 10*time.Millisecond)
 	}
 }
 

@@ -34,6 +34,9 @@ var phases = []string{created, unchanged, atRest, changed, deleted}
 // patience is for a machine with other things to do.
 const patience = 5 * time.Minute
 
+// calm is how long an agent has to give back memory that it does not need.
+const calm = 15 * time.Second
+
 // A bench is a broker and an API server for all runs.
 type bench struct {
 	broker  string // Host and port.
@@ -110,15 +113,10 @@ func (b *bench) run(t *testing.T, c contender) result {
 		s.publish(ctx, t, last)
 		s.await(ctx, t, last)
 	})
+	wait(t, calm)
 	r.rss = agent.memory(t, "VmRSS")
-	t.Logf("%s: anonymous %.1f MB, files %.1f MB", c.name, agent.memory(t, "RssAnon"), agent.memory(t, "RssFile"))
 	if *idle > 0 {
-		phase(atRest, func() {
-			select {
-			case <-time.After(*idle):
-			case <-ctx.Done():
-			}
-		})
+		phase(atRest, func() { wait(t, *idle) })
 	}
 	phase(changed, func() { all = s.change(all); s.publish(ctx, t, all); s.await(ctx, t, all) })
 	phase(deleted, func() { all = s.remove(all); s.publish(ctx, t, all); s.await(ctx, t, all) })
@@ -153,15 +151,24 @@ func (s state) since(before state, took time.Duration) measure {
 // what an agent puts off counts where it belongs.
 func (b *bench) settle(t *testing.T) {
 	t.Helper()
-	const calm = 2 * time.Second
+	const pause = 2 * time.Second
 	was, _ := b.count.read(t)
 	for {
-		time.Sleep(calm)
+		wait(t, pause)
 		now, _ := b.count.read(t)
 		if maps.Equal(writes(was), writes(now)) {
 			return
 		}
 		was = now
+	}
+}
+
+// wait lets time pass in which nothing is to happen.
+func wait(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
 	}
 }
 

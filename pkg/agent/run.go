@@ -108,6 +108,7 @@ func Run(ctx context.Context, c Config) error {
 	running.Store(a)
 
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { thrift(ctx); return nil })
 	if serving(c.MetricsBindAddress) {
 		g.Go(func() error {
 			return serve(ctx, c.MetricsBindAddress, handler(registry, func() error { return ready(a) }))
