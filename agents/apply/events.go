@@ -146,6 +146,8 @@ type bell struct {
 	mu   sync.Mutex
 	rung map[workKey]time.Time
 	late map[workKey]struct{}
+	// reminders are works to be told at a time, whether or not anything happens.
+	reminders map[workKey]time.Time
 }
 
 func newBell(interval time.Duration, changed func(source, id string)) *bell {
@@ -155,6 +157,7 @@ func newBell(interval time.Duration, changed func(source, id string)) *bell {
 	return &bell{
 		interval: interval, changed: changed,
 		rung: make(map[workKey]time.Time), late: make(map[workKey]struct{}),
+		reminders: make(map[workKey]time.Time),
 	}
 }
 
@@ -180,11 +183,12 @@ func (b *bell) admit(keys []workKey, now time.Time) []workKey {
 	return out
 }
 
-// remind has a work told at the next interval.
-func (b *bell) remind(key workKey) {
+// remind has a work told after a while.
+func (b *bell) remind(key workKey, while time.Duration) {
+	at := time.Now().Add(while)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.late[key] = struct{}{}
+	b.reminders[key] = at
 }
 
 // flush tells of what had to wait. It is called once per interval.
@@ -196,6 +200,12 @@ func (b *bell) due(now time.Time) []workKey {
 	for key, at := range b.rung {
 		if now.Sub(at) >= b.interval {
 			delete(b.rung, key)
+		}
+	}
+	for key, at := range b.reminders {
+		if !now.Before(at) {
+			delete(b.reminders, key)
+			b.late[key] = struct{}{}
 		}
 	}
 	var out []workKey

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -191,11 +192,15 @@ func (a *Applier) applyPass(ctx context.Context, p *pass) error {
 	return errors.Join(err, a.completeInventory(ctx, p, h))
 }
 
+// inventoryDelay is for how long the status of an AppliedManifestWork may be
+// behind. Works come in bursts, and what comes next to a work is often another
+// change of it.
+const inventoryDelay = 5 * time.Second
+
 // completeInventory has the status list the objects as they are, with their
 // UIDs. Nothing depends on that in a hurry: what is listed in an annotation is
 // listed, and UIDs are for readers. So what a pass has to complete it leaves to
-// the next, which is asked for at once and comes when there is time; the work's
-// report does not wait for it.
+// the next, which comes when there is time; the work's report does not wait for it.
 func (a *Applier) completeInventory(ctx context.Context, p *pass, h *holding) error {
 	if !h.unlisted && !a.outdated(h.entries) {
 		return nil
@@ -204,7 +209,7 @@ func (a *Applier) completeInventory(ctx context.Context, p *pass, h *holding) er
 		return a.writeInventory(ctx, p.key, h, slices.Clone(h.entries))
 	}
 	h.reminded = true
-	a.bell.remind(p.key)
+	a.bell.remind(p.key, inventoryDelay)
 	return nil
 }
 
