@@ -5,10 +5,12 @@
 //
 // Every work has an AppliedManifestWork on the cluster, named by the hub's hash
 // and the work when it is made, and found by the work's source and ID: it stays
-// the work's own when the hub moves to another address. It is there before the first object, lists every object that
-// the work has or may have, and owns them. An object enters the list before it
-// is created and leaves it after it is gone, so that an agent that dies at any
-// point leaves nothing that its successor does not know.
+// the work's own when the hub moves to another address. It is there before the
+// first object, lists every object that the work has or may have, and owns them.
+// An object enters the list before it is created and leaves it after it is gone,
+// so that an agent that dies at any point leaves nothing that its successor does
+// not know. The list is status.appliedResources, but for a new work, for whose
+// first seconds it is an annotation; see readInventory.
 //
 // An object is written only if it differs from its manifest. While a watch
 // vouches that nothing happened to it, it is not even read, but for once per
