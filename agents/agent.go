@@ -213,7 +213,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for range a.o.Workers {
 		g.Go(func() error { a.runWorks(ctx); return nil })
 	}
-	for range min(a.o.Workers, 4) {
+	for range a.o.Workers {
 		g.Go(func() error { a.runOutbox(ctx); return nil })
 	}
 	g.Go(func() error { a.runTicks(ctx); return nil })
