@@ -132,11 +132,11 @@ func lateCreation(w *world) {
 	w.removeAll(all[:3])
 	w.converge()
 	w.sendAgain(copies)
-	await(w.t, "the agent has passed over the copies", func() error { return c.counts("stale", len(copies)) })
+	await(w.t, "the agent has passed over the copies", func() error { return c.passedOver(len(copies)) })
 	w.restart(c.agent)
 	w.converge()
 	w.sendAgain(copies)
-	await(w.t, "the restarted agent has passed over the copies", func() error { return c.counts("stale", len(copies)) })
+	await(w.t, "the restarted agent has passed over the copies", func() error { return c.passedOver(len(copies)) })
 }
 
 func updateRacesDeletion(w *world) {
@@ -157,7 +157,7 @@ func updateRacesDeletion(w *world) {
 	w.sendAgain(copies)
 	w.converge()
 	w.sendAgain(copies)
-	await(w.t, "the agent has passed over the copies", func() error { return w.clusters["c1"].counts("stale", len(copies)) })
+	await(w.t, "the agent has passed over the copies", func() error { return w.clusters["c1"].passedOver(len(copies)) })
 }
 
 func slowDependencies(w *world) {
