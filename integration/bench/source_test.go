@@ -106,11 +106,13 @@ func answers(r codec.Report, w *workv1.ManifestWork) bool {
 	return applied != nil && applied.Status == metav1.ConditionTrue && applied.ObservedGeneration == w.Generation
 }
 
-// works are n works of so many config maps each.
+// works are n works of so many config maps each. Their names are those of no other
+// run: on the one cluster that there is, a name belongs to the source that came
+// first.
 func (s *source) works(name string, n, objects int) []*workv1.ManifestWork {
 	all := make([]*workv1.ManifestWork, n)
 	for i := range all {
-		w := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", name, i), Namespace: s.cluster}}
+		w := &workv1.ManifestWork{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%s-%d", s.cluster, name, i), Namespace: s.cluster}}
 		w.Spec.Workload.Manifests = make([]workv1.Manifest, objects)
 		all[i] = s.fill(w, 1)
 	}
