@@ -151,7 +151,7 @@ func (s state) since(before state, took time.Duration) measure {
 // what an agent puts off counts where it belongs.
 func (b *bench) settle(t *testing.T) {
 	t.Helper()
-	const pause = 2 * time.Second
+	const pause = 7 * time.Second // Lists of new works are completed after five.
 	was, _ := b.count.read(t)
 	for {
 		wait(t, pause)
