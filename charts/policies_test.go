@@ -2,6 +2,7 @@ package charts_test
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -40,9 +41,7 @@ func TestPolicies(t *testing.T) {
 		{"not at all", map[string]any{"installPolicies": false}, nil},
 	} {
 		values := map[string]any{"broker": map[string]any{"url": "tls://a"}}
-		for name, value := range tc.values {
-			values[name] = value
-		}
+		maps.Copy(values, tc.values)
 		var policies []*admissionv1.ValidatingAdmissionPolicy
 		var bindings []*admissionv1.ValidatingAdmissionPolicyBinding
 		for _, u := range mustRender(t, "hub", "fleetcast", values).objects {

@@ -7,7 +7,7 @@
 //	broker start|stop|kill|wipe          the broker; wipe removes its data, too
 //	hub start|stop|kill                  the hub
 //	agent start|stop|kill CLUSTER        a cluster's agent
-//	agent join CLUSTER                   its namespace on the hub, which start makes, too
+//	agent join CLUSTER                   its namespace on the hub, as start makes it
 //	apiserver stop|kill|restart CLUSTER  a cluster's API server, or that of "hub"
 //	fleetcast ARGS...                    the CLI against the hub
 //	object CLUSTER RESOURCE [NS/]NAME [JSONPATH WANT]

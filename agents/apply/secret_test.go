@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -78,9 +79,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	c.run()
 	secret := func(name string, fields map[string]any) map[string]any {
 		m := map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name, "namespace": c.namespace}}
-		for field, value := range fields {
-			m[field] = value
-		}
+		maps.Copy(m, fields)
 		return m
 	}
 	c.deny("denied")
