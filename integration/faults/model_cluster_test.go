@@ -35,10 +35,15 @@ type cluster struct {
 	failing int
 	changes map[change]int // How often each version took effect.
 	deletes map[agents.Key]int
+	// leftovers are kept with the objects. What was evicted is counted.
+	leftovers map[agents.Key]leftover
+	evicted   map[agents.Key]int
 
 	// mayDelete says whether somebody asked for the deletion of a work as of a
 	// generation.
 	mayDelete func(k agents.Key, generation int64) bool
+	// mayEvict says whether a work may be removed that no agent knows.
+	mayEvict func(k agents.Key) bool
 	// broken takes what is against the promises.
 	broken func(format string, args ...any)
 }
@@ -59,7 +64,9 @@ func newCluster(name string, rng *rand.Rand) *cluster {
 		name: name, rng: rng, slow: 2 * time.Second,
 		objects: map[agents.Key]object{}, applied: map[agents.Key]int64{}, busy: map[agents.Key]bool{},
 		changes: map[change]int{}, deletes: map[agents.Key]int{},
+		leftovers: map[agents.Key]leftover{}, evicted: map[agents.Key]int{},
 		mayDelete: func(agents.Key, int64) bool { return true },
+		mayEvict:  func(agents.Key) bool { return true },
 	}
 }
 
@@ -170,9 +177,10 @@ func (c *cluster) Delete(ctx context.Context, b codec.Bundle, _ codec.Report) (c
 	if err != nil {
 		return codec.Report{}, err
 	}
+	may := c.mayDelete(k, b.Generation) // Not under the lock: desks look at clusters under theirs.
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.mayDelete(k, b.Generation) {
+	if !may {
 		c.broken("V3: cluster %s was told to delete work %s of %s, which nobody deleted", c.name, b.ID, b.Source)
 	}
 	c.applied[k] = max(c.applied[k], b.Generation)
@@ -180,6 +188,7 @@ func (c *cluster) Delete(ctx context.Context, b codec.Bundle, _ codec.Report) (c
 		c.deletes[k]++
 	}
 	delete(c.objects, k)
+	delete(c.leftovers, k)
 	return saying(b, api.ConditionDeleted, "")
 }
 

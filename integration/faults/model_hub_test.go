@@ -41,6 +41,8 @@ type desk struct {
 	ended   map[string]bool
 	// deleted is the last generation of each ID that was a deletion.
 	deleted map[string]int64
+	// forgetful says that an older copy of the data, or none, was served.
+	forgetful bool
 	// gone is called when a cluster's confirmation is believed.
 	gone func(k sources.Key)
 }
@@ -101,7 +103,14 @@ func (d *desk) backup() deskData {
 func (d *desk) restore(data deskData) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.data = data.clone()
+	d.data, d.forgetful = data.clone(), true
+}
+
+// forget notes that another desk of the same ID, which knows less, is served.
+func (d *desk) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forgetful = true
 }
 
 // put creates or changes a work.
@@ -229,6 +238,17 @@ func (d *desk) mayDelete(id string, generation int64) bool {
 	return ok && (!d.recurring || generation <= last)
 }
 
+// mayEvict says whether a cluster may remove what it has of a work that its
+// agent does not hold: somebody deleted a work of that ID, whatever came since,
+// which is made when it arrives. A desk that has forgotten works, while no agent
+// that knows them can tell it so, is taken at its word.
+func (d *desk) mayEvict(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, deleted := d.deleted[id]
+	return deleted || d.forgetful
+}
+
 // lapsed says of a work that its cluster may have something newer that this
 // desk does not know, since an older copy of it was restored.
 func (d *desk) lapsedLocked(k sources.Key, b codec.Bundle) bool {
@@ -240,6 +260,13 @@ func (d *desk) lapsedLocked(k sources.Key, b codec.Bundle) bool {
 	default:
 		return b.Generation < highest
 	}
+}
+
+// idOf is the ID of a work that has this name now.
+func (d *desk) idOf(cluster, name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.data.ids[cluster+"/"+name]
 }
 
 // ahead is the later generation of a work that its cluster is known to have.

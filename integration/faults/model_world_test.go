@@ -110,6 +110,7 @@ func newWorld(t testing.TB, s settings) *world {
 		c := newCluster(name, rand.New(rand.NewPCG(s.seed, 200+uint64(i))))
 		c.broken = w.brokenf
 		c.mayDelete = func(k agents.Key, generation int64) bool { return w.desks[k.Source].mayDelete(k.ID, generation) }
+		c.mayEvict = func(k agents.Key) bool { return w.desks[k.Source].mayEvict(k.ID) }
 		if s.slow > 0 {
 			c.slow = s.slow
 		}
@@ -199,13 +200,16 @@ func (w *world) startHub(client, id string, d *desk) {
 func (w *world) startAgent(name, client string, store *agents.Volatile) {
 	dies := &crash{}
 	l := w.net.open(brokers.Config{Role: brokers.RoleAgent, Name: name, ClientID: client}, dies)
-	a, err := agents.New(name, disk{store, dies}, w.clusters[name], l, agents.Options{
+	h := &hands{cluster: w.clusters[name], crash: dies}
+	a, err := agents.New(name, disk{store, dies}, h, l, agents.Options{
 		Sources: w.settings.sources, Workers: 2, Now: w.clocks[name].now, Log: w.log.With("program", client),
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.run(client, dies, l, a.Run, func() error { return nil }, func() { w.startAgent(name, client, w.stores[name]) })
+	h.agent.Store(a)
+	runs := func(ctx context.Context) error { return h.run(ctx, a) }
+	w.run(client, dies, l, runs, func() error { return nil }, func() { w.startAgent(name, client, w.stores[name]) })
 }
 
 func (w *world) run(client string, dies *crash, l *link, run func(context.Context) error, ready func() error, again func()) {
@@ -402,7 +406,7 @@ func (w *world) compare(d *desk, c *cluster) []string {
 		case k.Cluster != c.name:
 		case !t.confirmed:
 			note(k.ID, "its forced deletion was not confirmed")
-		case ok:
+		case ok && !w.staysLocked(k, d, c):
 			note(k.ID, "it is there, and was deleted")
 		}
 	}
