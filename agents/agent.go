@@ -232,7 +232,11 @@ func (a *Agent) Run(ctx context.Context) error {
 // prepare queues what the store says is to be done.
 func (a *Agent) prepare() {
 	works, gone, unsent := 0, 0, 0
+	unserved := map[string]int{}
 	a.state.each(func(k Key, r *Record) {
+		if _, served := a.dialogues[k.Source]; !served && !r.Gone() {
+			unserved[k.Source]++
+		}
 		if r.Gone() {
 			gone++
 		} else {
@@ -242,9 +246,13 @@ func (a *Agent) prepare() {
 	})
 	a.state.unsent(func(k Key) {
 		unsent++
-		a.outbox.Add(k.Source, reportOn(k))
+		a.queueReport(k)
 	})
 	a.log.Info("agent starts with what it holds", "works", works, "unsent_reports", unsent, "tombstones", gone)
+	for source, n := range unserved {
+		a.log.Warn("agent holds works of a source that it is not told to serve: they stay, and their reports wait until it is",
+			"source", source, "works", n)
+	}
 }
 
 // runTicks looks at works, asks for resyncs and forgets old tombstones, each in

@@ -138,7 +138,7 @@ func (a *Agent) repeatCompressed(source string) {
 					a.noteCompressed(k, s)
 					continue
 				}
-				a.outbox.Add(k.Source, reportOn(k))
+				a.queueReport(k)
 			}
 		},
 	})

@@ -34,6 +34,15 @@ const (
 // reportOn is what is to be said of a work.
 func reportOn(k Key) outgoing { return outgoing{kindReport, k.ID} }
 
+// queueReport has what is to be said of a work sent, if the agent serves its
+// source. The works of a source that was taken off the agent's list stay, and
+// what is to be said of them waits in the store until it is on the list again.
+func (a *Agent) queueReport(k Key) {
+	if _, served := a.dialogues[k.Source]; served {
+		a.outbox.Add(k.Source, reportOn(k))
+	}
+}
+
 // runOutbox sends reports and questions.
 func (a *Agent) runOutbox(ctx context.Context) {
 	for {

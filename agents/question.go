@@ -88,7 +88,7 @@ func (a *Agent) handleQuestion(d brokers.Delivery, at *step, q codec.StatusResyn
 			a.answeredTo(asked)
 			d.Done(nil)
 			for _, k := range send {
-				a.outbox.Add(k.Source, reportOn(k))
+				a.queueReport(k)
 			}
 		},
 	})

@@ -53,7 +53,7 @@ func (a *Agent) greet() {
 	a.askAll()
 	a.state.unsent(func(k Key) {
 		a.outbox.Forget(k.Source, reportOn(k))
-		a.outbox.Add(k.Source, reportOn(k))
+		a.queueReport(k)
 	})
 }
 
@@ -172,7 +172,7 @@ func (a *Agent) handleBundle(d brokers.Delivery, at *step, b codec.Bundle) {
 				a.work.Forget(k.Source, k.ID) // What failed before was another version.
 				a.apply(k)
 			case verdictConfirm:
-				a.outbox.Add(k.Source, reportOn(k))
+				a.queueReport(k)
 			case verdictNext, verdictDuplicate, verdictStale:
 			}
 		},

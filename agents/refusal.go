@@ -67,7 +67,7 @@ func (a *Agent) refuse(d brokers.Delivery, at *step, why error) {
 		done: func(err error) {
 			a.drop(d, at, reasonOf(why), why)
 			if err == nil && said {
-				a.outbox.Add(k.Source, reportOn(k))
+				a.queueReport(k)
 			}
 		},
 	})

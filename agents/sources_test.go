@@ -1,12 +1,14 @@
 package agents_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/fleetcast-io/fleetcast/agents"
 	"github.com/fleetcast-io/fleetcast/brokers/mem"
@@ -59,6 +61,45 @@ func TestSourcesAreApart(t *testing.T) {
 		}
 		if diff := cmp.Diff(map[int]int{0: 1, 1: 1}, asked); diff != "" {
 			t.Errorf("questions by number of works listed, hub1 none and hub2 one (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestSourceTakenOffTheList: an agent that is started without a source of which it
+// has works keeps them, and what is to be said of them, until it serves it again.
+func TestSourceTakenOffTheList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.listen("hub2")
+		_, stop := b.run(agents.Options{Sources: []string{"hub1", "hub2"}})
+		b.settle(time.Second)
+		b.cluster.mu.Lock()
+		b.cluster.next = append(b.cluster.next, errors.New("the cluster is away"))
+		b.cluster.mu.Unlock()
+		b.publish(work("hub1", "w", 1, "one"), codec.Create)
+		synctest.Wait()
+		b.broker.Stop() // The report on the next try stays in the store.
+		b.settle(time.Minute)
+		stop()
+		b.broker.Start()
+		before := b.sent()
+
+		_, stop = b.run(agents.Options{Sources: []string{"hub2"}})
+		b.settle(3 * time.Hour)
+		stop()
+		wantHas(t, b.cluster, map[string]string{"hub1/w": "one"})
+		if n := b.sent() - before; n != 0 {
+			t.Errorf("%d reports to a source that is not served", n)
+		}
+
+		b.run(agents.Options{Sources: []string{"hub1", "hub2"}})
+		b.settle(time.Minute)
+		status, err := b.last("w").Status()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !meta.IsStatusConditionTrue(status.Conditions, "Applied") || b.sent() == before {
+			t.Errorf("the source is served again, and was told %v", status.Conditions)
 		}
 	})
 }

@@ -128,7 +128,7 @@ func (a *Agent) keep(k Key, given *Record, report codec.Report, of outcome) {
 			case overtaken:
 				a.work.Add(k.Source, k.ID)
 			case news:
-				a.outbox.Add(k.Source, reportOn(k))
+				a.queueReport(k)
 			}
 			if err == nil {
 				a.untell("store")
