@@ -142,17 +142,21 @@ func TestManyManifests(t *testing.T) {
 	for _, tc := range []struct {
 		reason   string
 		number   int
+		kind     string
 		name     string // With the number.
 		compared bool
 	}{
-		{"what a chart has at most", 500, "configuration-%04d", true},
-		{"more than can be compared", 1000, "configuration-%04d", false},
-		{"long names cost more", 500, strings.Repeat("long-", 10) + "%04d", false},
-		{"as many as the limit has room for", 6000, "%04d", false},
+		{"what a chart has at most", 500, "Secret", "configuration-%04d", true},
+		{"more than can be compared", 1000, "Secret", "configuration-%04d", false},
+		{"long names cost more", 500, "Secret", strings.Repeat("long-", 10) + "%04d", false},
+		{"as many as the limit has room for", 6000, "Secret", "%04d", false},
+		{"the most that are compared, one being there twice", 599, "Pod", "%04d", true},
+		{"short names cost an expression nothing, but the API server all the same", 600, "Pod", "%04d", false},
+		{"with so many it would take the API server half a minute", 7000, "Pod", "%04d", false},
 	} {
 		manifests := make([]string, tc.number)
 		for i := range manifests {
-			manifests[i] = manifest("v1", "Secret", fmt.Sprintf(`{"name":%q}`, fmt.Sprintf(tc.name, i)))
+			manifests[i] = manifest("v1", tc.kind, fmt.Sprintf(`{"name":%q}`, fmt.Sprintf(tc.name, i)))
 		}
 		verdict(t, tc.reason, h.Create(t.Context(), workOf(namespace, "w", manifests...), client.DryRunAll), "", nil)
 		twice := slices.Concat(manifests, manifests[tc.number-1:])
