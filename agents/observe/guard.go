@@ -1,7 +1,9 @@
 package observe
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/google/cel-go/cel"
@@ -22,6 +24,16 @@ const (
 	mostElements = 10_000
 	// mostPrecision is that of numbers in formatted text.
 	mostPrecision = 100
+	// mostQuantity is the length of a quantity in text, and mostExponent the
+	// highest power of ten in it: it is made out digit by digit.
+	mostQuantity = 100
+	mostExponent = 100
+	// mostParsed is the length in bytes of other text that one call reads as
+	// something.
+	mostParsed = 64 << 10
+	// mostComparisons is how many pairs of characters or elements one call may
+	// compare.
+	mostComparisons = 1_000_000
 )
 
 // A guard returns why a call is refused, nil if it is not.
@@ -33,6 +45,19 @@ var guards = map[string]guard{
 	"format":  guardFormat,
 	"split":   guardSplit,
 	"findAll": guardFind,
+
+	"quantity":        guardQuantity,
+	"isQuantity":      guardQuantity,
+	"indexOf":         guardIndex,
+	"lastIndexOf":     guardIndex,
+	"validate":        guardParsed,
+	"url":             guardParsed,
+	"isURL":           guardParsed,
+	"semver":          guardParsed,
+	"isSemver":        guardParsed,
+	"sets.contains":   guardSets,
+	"sets.equivalent": guardSets,
+	"sets.intersects": guardSets,
 }
 
 // guardFunctions declares the functions that need it once more, as they are but
@@ -126,6 +151,79 @@ func guardSplit(args []ref.Val) error {
 func guardFind(args []ref.Val) error {
 	if len(text(args, 0)) > mostElements {
 		return fmt.Errorf("findAll looks at %d bytes at most", mostElements)
+	}
+	return nil
+}
+
+// guardQuantity is for the texts that become quantities. What is no text, or no
+// quantity, is for the function itself to say.
+func guardQuantity(args []ref.Val) error {
+	s := text(args, 0)
+	if len(s) > mostQuantity {
+		return fmt.Errorf("a quantity has %d characters at most", mostQuantity)
+	}
+	at := strings.IndexAny(s, "eE")
+	if at < 0 {
+		return nil
+	}
+	exponent, err := strconv.Atoi(s[at+1:])
+	if errors.Is(err, strconv.ErrRange) || exponent > mostExponent || exponent < -mostExponent {
+		return fmt.Errorf("a quantity has an exponent of %d at most", mostExponent)
+	}
+	return nil
+}
+
+// guardParsed is for functions that go through a text more than once, or with a
+// regular expression.
+func guardParsed(args []ref.Val) error {
+	for i := range args {
+		if len(text(args, i)) > mostParsed {
+			return fmt.Errorf("the function reads %d bytes at most", mostParsed)
+		}
+	}
+	return nil
+}
+
+// guardIndex is for searches that compare at every place anew.
+func guardIndex(args []ref.Val) error {
+	if list, ok := args[0].(traits.Lister); ok {
+		return guardEqual([]ref.Val{list})
+	}
+	s, part := text(args, 0), text(args, 1)
+	if len(s) > mostText || len(s)*len(part) > mostComparisons && len(part) > 1 {
+		return fmt.Errorf("a search compares %d characters at most", mostComparisons)
+	}
+	return nil
+}
+
+// guardSets is for functions that compare each element of one list with each of
+// the other.
+func guardSets(args []ref.Val) error {
+	if err := guardEqual(args); err != nil {
+		return err
+	}
+	pairs := 1
+	for _, arg := range args {
+		if list, ok := arg.(traits.Lister); ok {
+			pairs *= min(lengthOf(list), mostComparisons) + 1
+		}
+	}
+	if pairs > mostComparisons {
+		return fmt.Errorf("sets compare %d pairs of elements at most", mostComparisons)
+	}
+	return nil
+}
+
+// guardEqual is for comparisons. A list that holds another twice, which holds
+// another twice, takes no room, but for ever to be compared.
+func guardEqual(args []ref.Val) error {
+	for _, arg := range args {
+		switch arg.(type) {
+		case traits.Mapper, traits.Lister:
+			if measure(arg, 4*mostText) < 0 {
+				return fmt.Errorf("a value that is compared has more than %d bytes", 4*mostText)
+			}
+		}
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func TestCELRules(t *testing.T) {
 		{"sums of lists", []string{"object.status.ports + [1] == [80, 443, 1] && size([1] + [2] + [3]) == 3"}, "True", workv1.ConditionRuleEvaluated},
 		{"regular expressions", []string{"'abc 123'.find('[0-9]+') == '123' && 'a1b2'.findAll('[0-9]') == ['1','2']"}, "True", workv1.ConditionRuleEvaluated},
 		{"URLs", []string{"url('https://example.com/x').getHost() == 'example.com'"}, "True", workv1.ConditionRuleEvaluated},
-		{"quantities", []string{"quantity('1Gi').isGreaterThan(quantity('1M'))"}, "True", workv1.ConditionRuleEvaluated},
+		{"quantities", []string{"quantity('1Gi').isGreaterThan(quantity('1M')) && isQuantity('1e3') && isQuantity('1E-3') && isQuantity('2Ei') && isQuantity('2E') && !isQuantity('one')"}, "True", workv1.ConditionRuleEvaluated},
 		{"IPs and CIDRs", []string{"ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3')"}, "True", workv1.ConditionRuleEvaluated},
 		{"formats", []string{"!format.dns1123Label().validate('abc').hasValue()"}, "True", workv1.ConditionRuleEvaluated},
 		{"semantic versions", []string{"semver('1.2.3').isLessThan(semver('1.10.0'))"}, "True", workv1.ConditionRuleEvaluated},
@@ -168,7 +168,7 @@ func TestRulesAreIndependent(t *testing.T) {
 // What a stranger's expression may cost is bounded, and the error says so.
 func TestCostsAreBounded(t *testing.T) {
 	var big strings.Builder
-	big.WriteString(`{"apiVersion":"v1","kind":"Thing","text":"` + strings.Repeat("a", 1<<20) + `","list":[0`)
+	big.WriteString(`{"apiVersion":"v1","kind":"Thing","text":"` + strings.Repeat("a", 1<<20) + `","tiny":"1e-99999999","words":"` + strings.Repeat("a,", 5000) + `","list":[0`)
 	for range 20_000 {
 		big.WriteString(",1")
 	}
@@ -183,6 +183,16 @@ func TestCostsAreBounded(t *testing.T) {
 		{"a number of great precision", "'%.999999999f'.format([1.0]).size() > 0"},
 		{"a text that is split to pieces", "object.text.split('').size() > 0"},
 		{"a text that is searched everywhere", "object.text.findAll('.').size() > 0"},
+		{"a quantity of a hundred million digits", "isQuantity(object.tiny)"},
+		{"one that is converted", "quantity(object.tiny).isInteger()"},
+		{"a quantity whose exponent is no number that a machine knows", "isQuantity('1E' + '9999999999999999999999')"},
+		{"a long quantity", "isQuantity(object.text)"},
+		{"a long text that is searched for a long one", "object.text.indexOf(object.text.substring(0, 500000) + 'b') >= 0"},
+		{"one that is searched from its end", "object.text.lastIndexOf(object.text.substring(0, 500000) + 'b') >= 0"},
+		{"a long text that is held against a format", "format.dns1123Label().validate(object.text).hasValue()"},
+		{"a long URL", "isURL(object.text)"},
+		{"a long version", "isSemver(object.text)"},
+		{"long lists that are compared as sets", "sets.intersects(object.words.split(','), object.words.split(',').map(x, x + 'b'))"},
 		{"a list that doubles", "[[1]]" + strings.Repeat(".map(x, x + x)", 60) + "[0].sum() > 0"},
 		{"a text that doubles", "['a']" + strings.Repeat(".map(x, x + x)", 60) + "[0].size() > 0"},
 	} {
