@@ -33,10 +33,6 @@ const (
 	// the broker's packets; in units of Options.ResyncInterval.
 	dear = 6
 
-	// stale is after how long without another match an agreement does not stand
-	// any more, in units of Options.ResyncInterval.
-	stale = 3
-
 	// doubtful is how long the lead that the agent follows must have been silent,
 	// while one below it said hello, until the agent follows the latter.
 	doubtful = 10 * time.Minute
@@ -87,17 +83,6 @@ type dialogue struct {
 	// differing are the buckets that the source asks for.
 	differing [digest.Buckets]bool
 	unclaimed int // As the source last said.
-
-	// agreed is what was found on this connection; zero if nothing was, or if it
-	// does not stand any more.
-	agreed agreement
-}
-
-// An agreement is that an agent holds each work that its source wants, and no
-// other, in this lifetime of the source's state.
-type agreement struct {
-	lifetime string
-	at       time.Time
 }
 
 // matched are the roots that a source confirmed.
@@ -153,7 +138,6 @@ func (d *dialogue) established(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listening = true
-	d.agreed = agreement{}
 	d.tries, d.silent, d.answered = 0, 0, false
 	d.listedAt, d.fellBackAt, d.allAt = time.Time{}, time.Time{}, time.Time{}
 	d.trust()
@@ -170,7 +154,6 @@ func (d *dialogue) down() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listening = false
-	d.agreed = agreement{}
 	d.trust() // That the source is not heard says nothing of it.
 	d.rouse()
 }
@@ -190,7 +173,6 @@ func (d *dialogue) greeted(now time.Time, capable bool, spread time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.capable = capable
-	d.agreed = agreement{} // Its state may be another by now.
 	d.tries, d.silent = 0, 0
 	d.trust()
 	d.promise(now, spread)
@@ -328,32 +310,13 @@ func (d *dialogue) matches(now time.Time, of matched, present bool) {
 	d.rouse()
 }
 
-// agree notes what a match was found to mean; the zero value is that it does
-// not mean so much.
-func (d *dialogue) agree(a agreement) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.agreed = a
-}
-
-// agreement is the last one that stands and is fresh: matches are repeated every
-// one to two resync intervals.
-func (d *dialogue) agreement(now time.Time) agreement {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if now.Sub(d.agreed.at) > stale*d.resync {
-		return agreement{}
-	}
-	return d.agreed
-}
-
 // differs says that the source asks for these buckets. Without any, both sides
 // have come to agree since; the next digest confirms it.
 func (d *dialogue) differs(now time.Time, buckets []uint8) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.heard(now)
-	d.match, d.agreed = nil, agreement{}
+	d.match = nil
 	for _, b := range buckets {
 		d.differing[b] = true
 	}

@@ -93,8 +93,7 @@ func (a *Agent) handleHello(d brokers.Delivery, at *step, h codec.Hello) {
 
 // handleMatch takes a source's word that both sides hold the same.
 func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
-	a.handleAnswer(d, at, answerOf{m.Source, m.Instance, m.Term, m.Taken}, func(known Peer) {
-		held := a.state.unconfirmed(m.Source, known.lifetime()) // Before what it is compared with.
+	a.handleAnswer(d, at, answerOf{m.Source, m.Instance, m.Term, m.Taken}, func() {
 		of := matched{m.Spec, m.Status}
 		present := of == a.present(m.Source)
 		result := resultMatch
@@ -104,12 +103,6 @@ func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
 		digestsTotal.WithLabelValues(result).Inc()
 		dialogue := a.dialogues[m.Source]
 		dialogue.matches(time.Now(), of, present)
-		var agreed agreement
-		if present && m.Complete && m.Unclaimed == 0 && known.lifetime() != "" {
-			agreed = agreement{known.lifetime(), time.Now()}
-			a.confirm(held, agreed.lifetime)
-		}
-		dialogue.agree(agreed)
 		if present {
 			a.confirmCompressed(m.Source)
 		}
@@ -122,7 +115,7 @@ func (a *Agent) handleMatch(d brokers.Delivery, at *step, m codec.Match) {
 
 // handleBuckets takes a source's word where both sides differ.
 func (a *Agent) handleBuckets(d brokers.Delivery, at *step, b codec.Buckets) {
-	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term, b.Taken}, func(Peer) {
+	a.handleAnswer(d, at, answerOf{b.Source, b.Instance, b.Term, b.Taken}, func() {
 		digestsTotal.WithLabelValues(resultDiffers).Inc()
 		differing := a.differing(b)
 		a.dialogues[b.Source].differs(time.Now(), differing)
@@ -146,7 +139,7 @@ type answerOf struct {
 // newest lead of its source. Others are none of its business: those to an
 // earlier start, to another agent that bears the same name, and of a hub that
 // another one has taken over from.
-func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func(Peer)) {
+func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func()) {
 	if of.source == d.From.Source && of.instance != a.o.Instance {
 		digestsTotal.WithLabelValues(resultOtherInstance).Inc()
 		if of.term >= a.state.peer(of.source).Term {
@@ -176,7 +169,7 @@ func (a *Agent) handleAnswer(d brokers.Delivery, at *step, of answerOf, act func
 				"numbering reports from there on", "source", of.source, "sequence", known.Sequence)
 		}
 		a.untell("silent " + of.source)
-		act(known)
+		act()
 	})
 }
 

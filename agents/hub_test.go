@@ -22,7 +22,6 @@ type hub struct {
 	// What follows is guarded by b.mu.
 	term     int64
 	epoch    string
-	lacks    bool           // It has works that it cannot send.
 	taken    codec.Sequence // It says so in its answers.
 	stale    codec.Sequence // It drops reports that are not above it.
 	silent   bool           // It answers nothing.
@@ -101,19 +100,12 @@ func (h *hub) expected(key digest.Key) (spec, status *digest.Set) {
 	return spec, status
 }
 
-// set changes how the hub behaves while others look at it.
-func (h *hub) set(change func()) {
-	h.b.mu.Lock()
-	defer h.b.mu.Unlock()
-	change()
-}
-
 func (h *hub) answer(m codec.Digest) {
 	spec, status := h.expected(m.Instance)
 	if spec.Root() == m.Spec && status.Root() == m.Status {
 		h.say(codec.Match{
 			Source: h.id, Instance: m.Instance, Term: h.term, Spec: m.Spec.Short(), Status: m.Status.Short(),
-			Complete: !h.lacks, Taken: h.taken,
+			Taken: h.taken,
 		}, codec.Announce)
 		return
 	}

@@ -2,7 +2,6 @@ package agents
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/fleetcast-io/fleetcast/codec"
 )
@@ -28,13 +27,6 @@ type Peer struct {
 	// agent does, whose disk or clock was set back. It counts while it is the
 	// greater one.
 	Sequence codec.Sequence
-}
-
-// lifetime names the lifetime of the source's state, which is the epoch without
-// what each lead adds to it; empty if it is not known.
-func (p Peer) lifetime() string {
-	dot := strings.LastIndexByte(p.Epoch, '.')
-	return p.Epoch[:max(dot, 0)]
 }
 
 // digests says whether the source takes part in the comparison of digests.

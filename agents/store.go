@@ -71,11 +71,6 @@ type Record struct {
 	// too large for the broker; empty if nothing was.
 	Told string
 
-	// Lifetime is that of the source's state, as of its last word that it wants
-	// this work: it found the agent to hold all it should and nothing else. Empty
-	// if it never did.
-	Lifetime string
-
 	// GoneAt is when the deletion was done, by this agent's clock; zero while
 	// there is something to do for the work.
 	GoneAt time.Time

@@ -55,12 +55,6 @@ type Match struct {
 	// Unclaimed is how many of the agent's works the source does not know, and
 	// has decided to leave alone.
 	Unclaimed int
-	// Complete says that the source wants no work on the cluster that the agent
-	// does not hold. Without it, what the agent lacks may be wanted all the same:
-	// there are works that the source cannot send, or whose deletion it withholds,
-	// or it was found to have forgotten works. Sources that do not know this field
-	// never say so.
-	Complete bool
 	// Taken is the highest sequence that the source remembers to have taken from
 	// this cluster: a report with a lower one may be stale to it. 0 if it
 	// remembers none, as a source of an earlier version.
@@ -118,7 +112,6 @@ type (
 		Spec      digest.Short `json:"spec"`
 		Status    digest.Short `json:"status"`
 		Unclaimed int          `json:"unclaimed,omitempty"`
-		Complete  bool         `json:"complete,omitempty"`
 		Taken     taken        `json:"taken,omitempty"`
 	}
 	bucketsBody struct {
@@ -153,7 +146,7 @@ func (d Digest) Encode(a Action) (event.Event, error) {
 // Encode implements Message; the action is Announce.
 func (m Match) Encode(a Action) (event.Event, error) {
 	return announce(a, kindMatch, m.Source, m.check(), matchBody{
-		m.Instance, m.Term, m.Spec, m.Status, m.Unclaimed, m.Complete, taken(m.Taken),
+		m.Instance, m.Term, m.Spec, m.Status, m.Unclaimed, taken(m.Taken),
 	})
 }
 
@@ -289,7 +282,7 @@ func decodeMatch(e event.Event) (Message, error) {
 		return nil, err
 	}
 	m := Match{
-		e.Get(event.Source), body.Instance, body.Term, body.Spec, body.Status, body.Unclaimed, body.Complete, Sequence(body.Taken),
+		e.Get(event.Source), body.Instance, body.Term, body.Spec, body.Status, body.Unclaimed, Sequence(body.Taken),
 	}
 	return m, m.check()
 }

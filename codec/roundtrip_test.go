@@ -145,7 +145,7 @@ var own = map[string]*rapid.Generator[codec.Message]{
 		return codec.Match{
 			Source: name.Draw(t, "source"), Instance: instance.Draw(t, "instance"), Term: term.Draw(t, "term"),
 			Spec: root.Draw(t, "spec").Short(), Status: root.Draw(t, "status").Short(), Unclaimed: works.Draw(t, "unclaimed"),
-			Complete: rapid.Bool().Draw(t, "complete"), Taken: sequence.Draw(t, "taken"),
+			Taken: sequence.Draw(t, "taken"),
 		}
 	}),
 	"buckets": rapid.Custom(func(t *rapid.T) codec.Message {

@@ -180,7 +180,7 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 		d.answerWith(ctx, to, typeMatch, codec.Match{
 			Source: d.id, Instance: m.Instance, Term: term,
 			Spec: specRoot.Short(), Status: statusRoot.Short(), Unclaimed: unclaimed,
-			Complete: !lacking(excuses) && !d.forgetful(time.Now()), Taken: taken,
+			Taken: taken,
 		})
 		return
 	}

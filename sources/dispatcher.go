@@ -112,19 +112,16 @@ type Dispatcher struct {
 	askedAll  time.Time // When all clusters were last asked for their digests,
 	answersBy time.Time // and when those that did not answer may be asked again.
 	fence     fence
-	answers   map[string]*answer        // Under way, by cluster.
-	refused   map[Key]refusal           // Works that cannot be sent.
-	untold    map[Key]outcome           // What a Refuser shall hear.
-	unnoted   map[string][]drop         // What a Noter shall hear.
-	pending   map[Key]*pendingReport    // Reports not taken by a worker yet.
-	owed      map[string]*owedToCluster // Comparisons that clusters wait for.
-	peers     map[string]*peer          // What is known of clusters.
-
-	recalledAt time.Time // When forgetful was last found out; guarded by mu, as is the next.
-	forgot     bool
-	said       map[string]*talk             // What clusters said of digests.
-	vigils     map[string]*vigil            // Proofs that are waited for.
-	flights    map[string]map[string]flight // Works not reported on, by cluster and ID.
+	answers   map[string]*answer           // Under way, by cluster.
+	refused   map[Key]refusal              // Works that cannot be sent.
+	untold    map[Key]outcome              // What a Refuser shall hear.
+	unnoted   map[string][]drop            // What a Noter shall hear.
+	pending   map[Key]*pendingReport       // Reports not taken by a worker yet.
+	owed      map[string]*owedToCluster    // Comparisons that clusters wait for.
+	peers     map[string]*peer             // What is known of clusters.
+	said      map[string]*talk             // What clusters said of digests.
+	vigils    map[string]*vigil            // Proofs that are waited for.
+	flights   map[string]map[string]flight // Works not reported on, by cluster and ID.
 }
 
 var errNoSession = errors.New("no session with the broker yet")

@@ -80,9 +80,6 @@ func (a *Applier) appliedWork(p *pass) *workv1.AppliedManifestWork {
 	}
 	labels[keyLabel] = p.key.label()
 	annotations := map[string]string{sourceAnnotation: p.key.source, idAnnotation: p.key.id}
-	if lifetime := a.ledger.Lifetime(p.key.source, p.key.id); lifetime != "" {
-		annotations[lifetimeAnnotation] = lifetime
-	}
 	if !p.executor.IsZero() {
 		annotations[executorAnnotation] = p.executor.String()
 	}
@@ -211,9 +208,6 @@ func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired, live 
 		// The work was made again under the same name: what is there is its own
 		// now, and what it does not want is pruned.
 		a.forget(was)
-		if desired.Annotations[lifetimeAnnotation] == "" {
-			desired.Annotations[lifetimeAnnotation+"-"] = "" // It spoke of the other one.
-		}
 	}
 	return a.updateAppliedWork(ctx, desired, live)
 }

@@ -69,9 +69,10 @@ type Options struct {
 	// Ledger is what the agent knows of its works. Default: one that knows
 	// nothing, and so nothing is evicted.
 	Ledger Ledger
-	// EvictionGrace is for how long it must have been certain that a work is not
-	// wanted before what it made, and was not removed with it, is: the time that
-	// the applier ran counts. Default: 1 h; NeverEvict or more switches it off.
+	// EvictionGrace is for how long what a work made must have been on the cluster
+	// although the agent remembers that the work was deleted, as after a restore of
+	// the cluster, before it is removed: the time that the applier ran counts.
+	// Default: 1 h; NeverEvict or more switches it off.
 	EvictionGrace time.Duration
 	// Log gets what an operator acts on. Default: slog.Default().
 	Log *slog.Logger

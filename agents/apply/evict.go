@@ -16,9 +16,6 @@ import (
 )
 
 const (
-	// lifetimeAnnotation is what the ledger said of the work's source when the
-	// work was applied, see Ledger.Lifetime.
-	lifetimeAnnotation = "work.fleetcast.io/lifetime"
 	// evictionElapsedAnnotation is how much of the grace period has passed, by the
 	// monotonic clocks of the processes that watched it pass.
 	evictionElapsedAnnotation = "work.fleetcast.io/eviction-elapsed"
@@ -30,30 +27,27 @@ const NeverEvict = 100 * 365 * 24 * time.Hour
 var errEvicting = errors.New("what is left of it from before is being removed")
 
 // A Ledger says what the agent knows of works, whether or not they are on the
-// cluster. Its methods do not block, and are called concurrently.
+// cluster. Its method does not block, and is called concurrently.
 type Ledger interface {
-	// Lifetime is to be kept with what the cluster has of a work, for Fate; empty
-	// if there is nothing to keep.
-	Lifetime(source, id string) string
-	// Fate says whether the agent holds a work, and, if not, whether it is certain
-	// that the source does not want it. lifetime is what Lifetime last said of it.
-	// Neither is what an agent says that does not know.
-	Fate(source, id, lifetime string) (held, unwanted bool)
+	// Fate says whether the agent holds a work, and, if not, whether it remembers
+	// that the source had it deleted. Neither is what an agent says that does not
+	// know: its disk is new, or the work is another agent's.
+	Fate(source, id string) (held, deleted bool)
 }
 
 // unknowing is the ledger of an applier that has none.
 type unknowing struct{}
 
-func (unknowing) Lifetime(_, _ string) string               { return "" }
-func (unknowing) Fate(_, _, _ string) (held, unwanted bool) { return false, false }
+func (unknowing) Fate(_, _ string) (held, deleted bool) { return false, false }
 
 // An eviction removes the AppliedManifestWorks of this agent, and their objects,
-// whose works their sources certainly do not want: after a grace period in which
+// whose works their sources had deleted, as the agent remembers: they come back when
+// a cluster is restored from a backup. It does so after a grace period in which
 // that was so all the time that somebody looked. It is used by one goroutine.
 type eviction struct {
 	*Applier
 	grace, interval time.Duration
-	// watched says when an AppliedManifestWork was last found to be unwanted.
+	// watched says when an AppliedManifestWork was last found to be deleted.
 	watched map[types.UID]time.Time
 	// kept is how many were last said to stay.
 	kept int
@@ -65,8 +59,8 @@ type standing int
 const (
 	foreign  standing = iota // It is another agent's.
 	held                     // Its work is the engine's business.
-	orphaned                 // Nobody knows whether its work is wanted.
-	evicting                 // Its work is not wanted.
+	orphaned                 // The agent knows nothing of its work.
+	evicting                 // Its work was deleted.
 )
 
 func newEviction(a *Applier) *eviction {
@@ -142,7 +136,7 @@ func (e *eviction) tell(names []string) {
 	}
 	const most = 5
 	slices.Sort(names)
-	e.log.Warn("the cluster has objects of works that this agent does not hold; they stay, since nobody says that these works are not wanted",
+	e.log.Warn("the cluster has objects of works that this agent does not hold; they stay, since it does not remember that these works were deleted",
 		"works", len(names), "appliedmanifestworks", strings.Join(names[:min(most, len(names))], ", "))
 }
 
@@ -152,7 +146,7 @@ func (e *eviction) step(ctx context.Context, w *workv1.AppliedManifestWork) (sta
 		return foreign, nil
 	}
 	key := keyOf(w, workKey{})
-	has, unwanted := e.ledger.Fate(key.source, key.id, w.Annotations[lifetimeAnnotation])
+	has, deleted := e.ledger.Fate(key.source, key.id)
 	switch {
 	case has:
 		delete(e.watched, w.UID)
@@ -164,7 +158,7 @@ func (e *eviction) step(ctx context.Context, w *workv1.AppliedManifestWork) (sta
 	case w.DeletionTimestamp != nil:
 		// Somebody deleted it to have its objects removed.
 		return evicting, e.remove(ctx, key, w)
-	case !unwanted:
+	case !deleted:
 		// What has passed of the grace period stands still.
 		delete(e.watched, w.UID)
 		return orphaned, nil
@@ -172,7 +166,7 @@ func (e *eviction) step(ctx context.Context, w *workv1.AppliedManifestWork) (sta
 	return evicting, e.advance(ctx, key, w)
 }
 
-// advance lets the time pass for which a work has not been wanted.
+// advance lets the time pass for which a work is known to be deleted.
 func (e *eviction) advance(ctx context.Context, key workKey, w *workv1.AppliedManifestWork) error {
 	now := time.Now()
 	elapsed, err := time.ParseDuration(w.Annotations[evictionElapsedAnnotation])
@@ -185,7 +179,7 @@ func (e *eviction) advance(ctx context.Context, key workKey, w *workv1.AppliedMa
 	}
 	e.watched[w.UID] = now
 	if w.Status.EvictionStartTime == nil {
-		e.log.Warn("the source does not want this work any more; what it made is removed after the grace period",
+		e.log.Warn("this work was deleted, and what it made is there again; it is removed after the grace period",
 			"source", key.source, "work", key.id, "name", w.Spec.ManifestWorkName, "appliedmanifestwork", w.Name, "grace_period", e.grace)
 	} else if elapsed >= e.grace {
 		return e.remove(ctx, key, w)
@@ -203,8 +197,8 @@ func (e *eviction) advance(ctx context.Context, key workKey, w *workv1.AppliedMa
 func (e *eviction) remove(ctx context.Context, key workKey, w *workv1.AppliedManifestWork) error {
 	e.evict(key, true)
 	defer e.evict(key, false)
-	has, unwanted := e.ledger.Fate(key.source, key.id, w.Annotations[lifetimeAnnotation])
-	if has || !unwanted && w.DeletionTimestamp == nil {
+	has, deleted := e.ledger.Fate(key.source, key.id)
+	if has || !deleted && w.DeletionTimestamp == nil {
 		return nil
 	}
 	blockers, err := e.dismantle(ctx, key, w, func(entry) bool { return false })
@@ -213,7 +207,7 @@ func (e *eviction) remove(ctx context.Context, key workKey, w *workv1.AppliedMan
 	}
 	e.forget(key)
 	e.metrics.evicted.Inc()
-	e.log.Warn("removed what a work made that its source does not want any more",
+	e.log.Warn("removed what was left of a deleted work",
 		"source", key.source, "work", key.id, "name", w.Spec.ManifestWorkName, "appliedmanifestwork", w.Name)
 	return nil
 }

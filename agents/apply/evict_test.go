@@ -18,31 +18,21 @@ import (
 
 // A ledger knows what the test tells it.
 type ledger struct {
-	mu       sync.Mutex
-	holds    map[string]bool
-	unwanted map[string]bool // By ID, and the lifetime in which that is known.
-	lifetime string
-	asked    int
+	mu      sync.Mutex
+	holds   map[string]bool
+	deleted map[string]bool
+	asked   int
 }
 
 func newLedger() *ledger {
-	return &ledger{holds: map[string]bool{}, unwanted: map[string]bool{}, lifetime: "life"}
+	return &ledger{holds: map[string]bool{}, deleted: map[string]bool{}}
 }
 
-func (l *ledger) Lifetime(_, id string) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.holds[id] {
-		return ""
-	}
-	return l.lifetime
-}
-
-func (l *ledger) Fate(_, id, lifetime string) (held, unwanted bool) {
+func (l *ledger) Fate(_, id string) (held, deleted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asked++
-	return l.holds[id], !l.holds[id] && l.unwanted[id+"/"+lifetime]
+	return l.holds[id], !l.holds[id] && l.deleted[id]
 }
 
 func (l *ledger) tell(change func(*ledger)) {
@@ -124,9 +114,9 @@ func evicting(t *testing.T, grace time.Duration) (*cluster, *story, *ledger, *li
 
 func TestEviction(t *testing.T) {
 	const grace = 3 * time.Second
-	t.Run("of what is certainly not wanted", func(t *testing.T) {
+	t.Run("of what was deleted", func(t *testing.T) {
 		c, w, l, log, _ := evicting(t, grace)
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		began := time.Now()
 		c.run()
 		c.until("the eviction has begun", func() bool {
@@ -150,7 +140,7 @@ func TestEviction(t *testing.T) {
 	t.Run("of a work that comes back", func(t *testing.T) {
 		c, w, l, _, _ := evicting(t, time.Hour)
 		c.restart(apply.Options{Ledger: l, EvictionGrace: grace})
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		c.run()
 		c.until("the eviction has begun", func() bool { return w.appliedWork().Status.EvictionStartTime != nil })
 		l.tell(func(l *ledger) { l.holds["web-id"] = true })
@@ -162,10 +152,8 @@ func TestEviction(t *testing.T) {
 	})
 	t.Run("of what nobody knows", func(t *testing.T) {
 		for name, tell := range map[string]func(*ledger){
-			"nothing is known":               func(*ledger) {},
-			"unwanted in another lifetime":   func(l *ledger) { l.unwanted["web-id/later"] = true },
-			"another work is not wanted":     func(l *ledger) { l.unwanted["id/life"] = true },
-			"the agent's ledger is its disk": func(l *ledger) { l.lifetime = "other"; l.unwanted["web-id/other"] = true },
+			"nothing is known":         func(*ledger) {},
+			"another work was deleted": func(l *ledger) { l.deleted["id"] = true },
 		} {
 			t.Run(name, func(t *testing.T) {
 				c, w, l, log, registry := evicting(t, 100*time.Millisecond)
@@ -186,21 +174,21 @@ func TestEviction(t *testing.T) {
 	})
 	t.Run("waits while it is not certain", func(t *testing.T) {
 		c, w, l, _, _ := evicting(t, 2*time.Second)
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		c.run()
 		c.until("the eviction has begun", func() bool { return w.appliedWork().Status.EvictionStartTime != nil })
-		l.tell(func(l *ledger) { l.unwanted = map[string]bool{} })
+		l.tell(func(l *ledger) { l.deleted = map[string]bool{} })
 		l.rounds(c, 40) // More than the grace period.
 		if w.appliedWork() == nil {
 			t.Fatal("it was evicted in doubt")
 		}
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		c.until("it is gone", func() bool { return w.appliedWork() == nil })
 	})
 	t.Run("of another agent's", func(t *testing.T) {
 		c, w, l, _, _ := evicting(t, time.Hour)
 		c.restart(apply.Options{AgentID: "another", Ledger: l, EvictionGrace: 100 * time.Millisecond})
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		own := c.newWork("own", c.configMap("b", nil))
 		l.tell(func(l *ledger) { l.holds["own-id"] = true })
 		own.mustApply()
@@ -218,7 +206,7 @@ func TestEviction(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.restart(apply.Options{Ledger: l, EvictionGrace: 10 * time.Second})
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		c.run()
 		l.rounds(c, 3)
 		if w.appliedWork() == nil {
@@ -227,7 +215,7 @@ func TestEviction(t *testing.T) {
 	})
 	t.Run("over restarts", func(t *testing.T) {
 		c, w, l, _, _ := evicting(t, time.Hour)
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		for range 20 {
 			c.restart(apply.Options{Ledger: l, EvictionGrace: 2 * time.Second})
 			stop := c.run()
@@ -251,7 +239,7 @@ func TestEviction(t *testing.T) {
 	})
 	t.Run("switched off", func(t *testing.T) {
 		c, w, l, _, _ := evicting(t, apply.NeverEvict)
-		l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+		l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 		stop := c.run()
 		stop()
 		if l.asked != 0 || w.appliedWork() == nil {
@@ -264,7 +252,7 @@ func TestEviction(t *testing.T) {
 func TestEvictionWaitsForNobody(t *testing.T) {
 	c, w, l, _, _ := evicting(t, 100*time.Millisecond)
 	c.patch(configMaps, c.namespace, "a", blocker)
-	l.tell(func(l *ledger) { l.unwanted["web-id/life"] = true })
+	l.tell(func(l *ledger) { l.deleted["web-id"] = true })
 	c.run()
 	c.until("it is on its way out", func() bool { return w.appliedWork().DeletionTimestamp != nil })
 	l.tell(func(l *ledger) { l.holds["web-id"] = true })

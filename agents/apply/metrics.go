@@ -32,11 +32,11 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 		}, []string{"verb"}),
 		orphaned: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fleetcast_agent_orphaned_works",
-			Help: "Works that left objects on the cluster and that the agent does not hold, by whether these are kept, since nobody says that they are not wanted, or are being evicted.",
+			Help: "Works that left objects on the cluster and that the agent does not hold, by whether these are kept, since the agent does not remember that the works were deleted, or are being evicted.",
 		}, []string{"state"}),
 		evicted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fleetcast_agent_evicted_works_total",
-			Help: "Works whose objects were removed because the source does not want them any more.",
+			Help: "Deleted works whose objects were there again, and were removed.",
 		}),
 	}
 	for _, state := range []string{orphanKept, orphanEvicting} {

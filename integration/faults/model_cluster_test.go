@@ -35,9 +35,10 @@ type cluster struct {
 	failing int
 	changes map[change]int // How often each version took effect.
 	deletes map[agents.Key]int
-	// leftovers are kept with the objects. What was evicted is counted.
-	leftovers map[agents.Key]leftover
-	evicted   map[agents.Key]int
+	// unwanted is for how long an agent remembered that what is there was deleted.
+	// What was evicted is counted.
+	unwanted map[agents.Key]time.Duration
+	evicted  map[agents.Key]int
 
 	// mayDelete says whether somebody asked for the deletion of a work as of a
 	// generation.
@@ -64,7 +65,7 @@ func newCluster(name string, rng *rand.Rand) *cluster {
 		name: name, rng: rng, slow: 2 * time.Second,
 		objects: map[agents.Key]object{}, applied: map[agents.Key]int64{}, busy: map[agents.Key]bool{},
 		changes: map[change]int{}, deletes: map[agents.Key]int{},
-		leftovers: map[agents.Key]leftover{}, evicted: map[agents.Key]int{},
+		unwanted: map[agents.Key]time.Duration{}, evicted: map[agents.Key]int{},
 		mayDelete: func(agents.Key, int64) bool { return true },
 		mayEvict:  func(agents.Key) bool { return true },
 	}
@@ -96,6 +97,13 @@ func (c *cluster) all() map[agents.Key]object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.objects)
+}
+
+// setBack puts an object back that the cluster had before.
+func (c *cluster) setBack(k agents.Key, o object) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.objects[k] = o
 }
 
 // begin notes that a call for a work is under way, which takes a while, during
@@ -188,7 +196,7 @@ func (c *cluster) Delete(ctx context.Context, b codec.Bundle, _ codec.Report) (c
 		c.deletes[k]++
 	}
 	delete(c.objects, k)
-	delete(c.leftovers, k)
+	delete(c.unwanted, k)
 	return saying(b, api.ConditionDeleted, "")
 }
 

@@ -41,8 +41,6 @@ type desk struct {
 	ended   map[string]bool
 	// deleted is the last generation of each ID that was a deletion.
 	deleted map[string]int64
-	// forgetful says that an older copy of the data, or none, was served.
-	forgetful bool
 	// gone is called when a cluster's confirmation is believed.
 	gone func(k sources.Key)
 }
@@ -103,14 +101,7 @@ func (d *desk) backup() deskData {
 func (d *desk) restore(data deskData) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.data, d.forgetful = data.clone(), true
-}
-
-// forget notes that another desk of the same ID, which knows less, is served.
-func (d *desk) forget() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.forgetful = true
+	d.data = data.clone()
 }
 
 // put creates or changes a work.
@@ -240,13 +231,12 @@ func (d *desk) mayDelete(id string, generation int64) bool {
 
 // mayEvict says whether a cluster may remove what it has of a work that its
 // agent does not hold: somebody deleted a work of that ID, whatever came since,
-// which is made when it arrives. A desk that has forgotten works, while no agent
-// that knows them can tell it so, is taken at its word.
+// which is made when it arrives.
 func (d *desk) mayEvict(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, deleted := d.deleted[id]
-	return deleted || d.forgetful
+	return deleted
 }
 
 // lapsed says of a work that its cluster may have something newer that this

@@ -302,7 +302,6 @@ func (p *player) toHub(s step) {
 
 func (p *player) startTwin(id string, d *desk) {
 	if !p.running(twinOf(id)) {
-		p.desks[id].forget()
 		p.startHub(twinOf(id), id, d)
 	}
 }

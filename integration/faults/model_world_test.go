@@ -207,7 +207,6 @@ func (w *world) startAgent(name, client string, store *agents.Volatile) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	h.agent.Store(a)
 	runs := func(ctx context.Context) error { return h.run(ctx, a) }
 	w.run(client, dies, l, runs, func() error { return nil }, func() { w.startAgent(name, client, w.stores[name]) })
 }

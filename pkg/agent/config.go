@@ -53,9 +53,9 @@ type Config struct {
 	// that they changed.
 	StatusSyncInterval time.Duration
 
-	// EvictionGracePeriod is for how long it must have been certain that a source
-	// does not want a work any more before what it made is removed, if that was
-	// not done by deleting it. 100 years or more switch it off. Default: 1 h.
+	// EvictionGracePeriod is for how long what a deleted work made must have been on
+	// the cluster again, as after a restore of the cluster, before it is removed.
+	// 100 years or more: never.
 	EvictionGracePeriod time.Duration
 
 	// ManifestLimit is how many bytes the manifests of a work may have together.
@@ -90,7 +90,7 @@ func Flags(fs *pflag.FlagSet) *Config {
 	fs.IntVar(&c.Workers, "workload-agent-workers", 10, "how many works are applied at the same time")
 	fs.DurationVar(&c.StatusSyncInterval, "status-sync-interval", time.Minute, "how often works are looked at beside the watches")
 	fs.DurationVar(&c.EvictionGracePeriod, "appliedmanifestwork-eviction-grace-period", time.Hour,
-		"how long a work must have been unwanted by its source, for certain, before what is left of it is removed; 100 years (876000h) or more: never")
+		"how long what a deleted work made must have been on the cluster again before it is removed; 100 years (876000h) or more: never")
 	fs.IntVar(&c.ManifestLimit, "manifest-limit", codec.MaxPayload,
 		"how many bytes the manifests of a work may have together; of a larger work nothing is applied, which its report says")
 	addExecutors(fs, &c.Executors)

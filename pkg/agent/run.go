@@ -139,18 +139,10 @@ func Run(ctx context.Context, c Config) error {
 // A ledger is what the agent knows, which is nothing before there is one.
 type ledger struct{ running *atomic.Pointer[agents.Agent] }
 
-// Lifetime implements apply.Ledger.
-func (l ledger) Lifetime(source, id string) string {
-	if a := l.running.Load(); a != nil {
-		return a.Lifetime(source, id)
-	}
-	return ""
-}
-
 // Fate implements apply.Ledger.
-func (l ledger) Fate(source, id, lifetime string) (held, unwanted bool) {
+func (l ledger) Fate(source, id string) (held, deleted bool) {
 	if a := l.running.Load(); a != nil {
-		return a.Fate(source, id, lifetime)
+		return a.Fate(source, id)
 	}
 	return false, false
 }
