@@ -67,7 +67,7 @@ image: ## Build the images of hub and agent with docker
 .PHONY: test
 test: $(STANDALONE) ## Run all tests that need nothing but Go and a C compiler
 	go vet ./...
-	go test -race -cpu 1 -shuffle=on ./... # One, for the race detector breaks down over the timers of synctest: golang.org/issue/78156.
+	go test -race -cpu 1 -shuffle=on -timeout 30m ./... # One, for the race detector breaks down over the timers of synctest: golang.org/issue/78156.
 	go test -run Reload ./brokers/nats # What the race detector has to be told not to look at.
 	cd cmd/standalone && go vet ./... && go test ./...
 
