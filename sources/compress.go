@@ -63,21 +63,41 @@ func (p *peer) takesCompressed() bool {
 	return p != nil && p.capable && slices.Contains(p.capabilities, codec.CapZstd)
 }
 
-// unpack returns what was received as it was before it was compressed, once it
-// is certain that its sender may send it. With the error comes the label of its
-// kind.
-func (d *Dispatcher) unpack(in brokers.Delivery) (event.Event, string, error) {
-	source, cluster := codec.Between(in.Event)
-	if result, err := d.checkReport(in.From, codec.Report{Source: source, Cluster: cluster}); err != nil {
-		return event.Event{}, result, err
+// outside is a compressed report as its attributes alone describe it, in a form
+// that can be decoded. So a report is held against its address before anything is
+// decompressed, and nothing that waits is.
+func outside(e event.Event) event.Event {
+	e.Data = nil
+	e = e.Clone()
+	e.Data = []byte(`{}`)
+	e.Set(event.DataContentType, event.JSON)
+	return e
+}
+
+// open returns the report that waits, decompressed if it came compressed. With
+// the error comes the label of its kind.
+func (d *Dispatcher) open(p *pendingReport) (codec.Report, string, error) {
+	if !codec.Compressed(p.newest.Event) {
+		return p.report, resultOK, nil
 	}
-	plain, err := d.compressor.Decompress(in.Event)
+	plain, err := d.compressor.Decompress(p.newest.Event)
 	if err != nil {
-		d.distrust(in.From.Cluster)
-		return event.Event{}, undecodable(err), err
+		d.distrust(p.newest.From.Cluster)
+		return codec.Report{}, undecodable(err), err
 	}
-	d.metrics.compressed(directionReceived, plain, in.Event, nil)
-	return plain, resultOK, nil
+	if !p.counted {
+		p.counted = true
+		d.metrics.compressed(directionReceived, plain, p.newest.Event, nil)
+	}
+	_, m, err := codec.Decode(plain)
+	if err != nil {
+		return codec.Report{}, undecodable(err), err
+	}
+	r := p.report
+	if inside, ok := m.(codec.Report); ok { // It is one by its attributes.
+		r = inside
+	}
+	return r, resultOK, nil
 }
 
 // distrust has a cluster hear that this source reads no compressed reports: it

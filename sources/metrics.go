@@ -167,8 +167,13 @@ func (m *metrics) compressed(direction string, plain, small event.Event, err err
 func (m *metrics) reported(v Verdict, superseded int) {
 	m.reports.WithLabelValues(string(v)).Inc()
 	m.received(typeReport, results[v])
-	if superseded > 0 {
-		m.events.WithLabelValues(directionReceived, typeReport, resultStale).Add(float64(superseded))
+	m.superseded(superseded)
+}
+
+// superseded counts reports that were settled with a later one on the same work.
+func (m *metrics) superseded(n int) {
+	if n > 0 {
+		m.events.WithLabelValues(directionReceived, typeReport, resultStale).Add(float64(n))
 	}
 }
 

@@ -14,17 +14,18 @@ import (
 
 // handle sorts one event into the queues. It never waits.
 func (d *Dispatcher) handle(_ context.Context, in brokers.Delivery) {
-	if codec.Compressed(in.Event) {
-		plain, result, err := d.unpack(in)
-		if err != nil {
-			d.reject(in, typeReport, result, err)
-			return
-		}
-		in.Event = plain
+	e := in.Event
+	packed := codec.Compressed(e)
+	if packed {
+		e = outside(e)
 	}
-	_, m, err := codec.Decode(in.Event)
+	_, m, err := codec.Decode(e)
 	if err != nil {
 		d.reject(in, typeUnknown, undecodable(err), err)
+		return
+	}
+	if _, isReport := m.(codec.Report); packed && !isReport {
+		d.reject(in, typeUnknown, resultUnexpected, errors.New("of what agents say only reports may be compressed"))
 		return
 	}
 	switch m := m.(type) {

@@ -3,9 +3,11 @@ package sources
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
+	"github.com/fleetcast-io/fleetcast/pkg/event"
 )
 
 // reportTries is how often a report is offered to the source before it is given
@@ -16,26 +18,36 @@ import (
 const reportTries = 8
 
 // A pendingReport is the newest report on one work with the deliveries it
-// settles: its own, and those of the reports that it superseded.
+// settles: its own, and those of the reports that it superseded. A report that
+// came compressed waits so: it may stand for 64 times its size, and a thousand of
+// them may wait for a source that is slow or not loaded.
 type pendingReport struct {
-	report     codec.Report
-	deliveries []brokers.Delivery
+	report     codec.Report // Without its payload if newest is compressed.
+	newest     brokers.Delivery
+	superseded []brokers.Delivery // Without their events.
 	tries      int
-	superseded int // Of the deliveries.
+	counted    bool // What decompressing newest took is counted.
 }
 
 // merge adds what came for the same work.
 func (p *pendingReport) merge(o *pendingReport) {
+	old := o.newest
 	if o.report.Sequence > p.report.Sequence {
-		p.report = o.report
+		old = p.newest
+		p.report, p.newest, p.counted = o.report, o.newest, o.counted
 	}
-	p.deliveries = append(p.deliveries, o.deliveries...)
-	p.superseded += o.superseded + 1
+	old.Event = event.Event{}
+	p.superseded = slices.Concat(p.superseded, o.superseded, []brokers.Delivery{old})
 	p.tries = max(p.tries, o.tries)
 }
 
 func (p *pendingReport) settle(err error) {
-	for _, in := range p.deliveries {
+	p.newest.Done(err)
+	p.settleSuperseded(err)
+}
+
+func (p *pendingReport) settleSuperseded(err error) {
+	for _, in := range p.superseded {
 		in.Done(err)
 	}
 }
@@ -44,7 +56,7 @@ func (p *pendingReport) settle(err error) {
 // which stops receiving at its limit of unsettled events.
 func (d *Dispatcher) accept(r codec.Report, in brokers.Delivery) {
 	k := Key{Cluster: r.Cluster, ID: r.ID}
-	if d.hold(k, &pendingReport{report: r, deliveries: []brokers.Delivery{in}}) {
+	if d.hold(k, &pendingReport{report: r, newest: in}) {
 		d.reports.Add(k.Cluster, k)
 	}
 }
@@ -82,7 +94,18 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 	if !ok {
 		return
 	}
-	verdict, err := d.source.Report(ctx, p.report)
+	report, result, err := d.open(p)
+	if err != nil {
+		d.reports.Forget(k.Cluster, k)
+		d.reject(p.newest, typeReport, result, err)
+		p.settleSuperseded(nil)
+		d.metrics.superseded(len(p.superseded))
+		if len(p.superseded) > 0 {
+			d.askForUnsaved(k.Cluster) // One of those may have been a good one.
+		}
+		return
+	}
+	verdict, err := d.source.Report(ctx, report)
 	switch {
 	case err == nil:
 		d.judged(k, p, verdict)
@@ -99,7 +122,7 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 		p.tries++
 	}
 	if p.tries >= reportTries {
-		d.metrics.reported(verdictFailed, p.superseded)
+		d.metrics.reported(verdictFailed, len(p.superseded))
 		d.reports.Forget(k.Cluster, k)
 		p.settle(nil)
 		d.askForUnsaved(k.Cluster)
@@ -114,7 +137,7 @@ func (d *Dispatcher) takeReport(ctx context.Context, k Key) {
 
 // judged counts and notes what became of a report.
 func (d *Dispatcher) judged(k Key, p *pendingReport, verdict Verdict) {
-	d.metrics.reported(verdict, p.superseded)
+	d.metrics.reported(verdict, len(p.superseded))
 	switch verdict {
 	case Accepted, Unordered, Unchanged:
 		d.reported(k, p.report.Generation)
