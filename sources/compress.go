@@ -106,8 +106,8 @@ func (d *Dispatcher) distrust(cluster string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p, now := d.peerLocked(cluster), time.Now()
-	if now.Before(p.plainUntil) {
-		return // It was told.
+	if now.Before(p.plainUntil) && !p.helloAt.Before(d.askedAll) {
+		return // It was told, or is about to be, and has heard nothing else since.
 	}
 	p.plainUntil = now.Add(plainFor)
 	d.expectLocked(cluster, 0)

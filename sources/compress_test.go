@@ -295,3 +295,62 @@ func TestCompressedReports(t *testing.T) {
 		}
 	})
 }
+
+// TestHelloToAllLeavesDistrust: a cluster whose compressed reports cannot be read
+// is told so again after a hello to all, which names what all others may do.
+func TestHelloToAllLeavesDistrust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, f := memory.New(sourceID), &fakeTransport{}
+		start(t, src, f, sources.Options{})
+		a := newScripted(t, f, "c1")
+		a.can = []string{codec.CapZstd}
+		b := put(t, src, "c1", "w")
+		a.syncs()
+		told := func() (hellos []string) {
+			for _, m := range a.heard() {
+				if hello, ok := m.(codec.Hello); ok {
+					hellos = append(hellos, strings.Join(hello.Capabilities, ","))
+				}
+			}
+			return hellos
+		}
+		broken := func(n codec.Sequence) {
+			e, _ := compressedReport(t, b, n)
+			e.Data = e.Data[:len(e.Data)-2]
+			f.deliver(t, toSource("c1"), e)
+		}
+		told()
+		broken(8)
+		pass(time.Minute)
+		a.syncs()
+		told()
+		f.ready() // A reconnection to the broker.
+		pass(time.Second)
+		f.mu.Lock()
+		all, ok := f.broadcasts[len(f.broadcasts)-1].(codec.Hello)
+		f.mu.Unlock()
+		if !ok || !slices.Contains(all.Capabilities, codec.CapZstd) {
+			t.Fatalf("all were told %+v, which is to name %s", all, codec.CapZstd)
+		}
+		if got := told(); !slices.Equal(got, []string{codec.CapDigest}) {
+			t.Errorf("after the hello to all c1 was told %q, want %s", got, codec.CapDigest)
+		}
+		a.syncs()
+		pass(time.Minute)
+		told()
+		broken(9) // It was under way.
+		pass(time.Minute)
+		if got := told(); len(got) != 0 {
+			t.Errorf("c1 was told %q, which it had been told", got)
+		}
+		pass(2 * time.Hour)
+		a.beats(true)
+		a.syncs()
+		told()
+		f.ready()
+		pass(time.Second)
+		if got := told(); len(got) != 0 {
+			t.Errorf("when the distrust is over c1 is told %q beside what all are told", got)
+		}
+	})
+}

@@ -45,12 +45,21 @@ func (d *Dispatcher) helloAll(ctx context.Context) {
 		d.once.warn("hello", "this source cannot announce itself to all clusters; it asks them one by one", "err", err)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.askedAll, d.answersBy = time.Now(), time.Now().Add(spread+helloGrace)
+	now := time.Now()
+	d.askedAll, d.answersBy = now, now.Add(spread+helloGrace)
+	var distrusted []string
 	for cluster, p := range d.peers {
 		if p.capable && p.online {
 			d.expectLocked(cluster, spread+helloGrace)
 		}
+		if now.Before(p.plainUntil) {
+			distrusted = append(distrusted, cluster)
+		}
+	}
+	d.mu.Unlock()
+	// What all were told is more than these shall hear, and the last word counts.
+	for _, cluster := range distrusted {
+		d.helloCluster(ctx, cluster)
 	}
 }
 
