@@ -25,6 +25,12 @@ const (
 	// session that the broker had kept, for another client to be suspected.
 	cutsToSuspect = 3
 
+	// unshared is how long a connection must have lasted while another client is
+	// suspected for the suspicion to end. Two that take the session in turns hold
+	// it for as long as the other one pauses, twice takenOverFirst and a backoff at
+	// most.
+	unshared = 5 * time.Minute
+
 	// steady is how long a connection must have lasted for the next failure to
 	// count as the first.
 	steady = time.Minute
@@ -40,9 +46,9 @@ type pacer struct {
 	// takeovers counts those not long ago.
 	takeovers int
 	// cuts counts the connections that the broker cut short in a row, without a
-	// word, and suspected is when they last were too many.
+	// word, and suspected says that they were too many.
 	cuts      int
-	suspected time.Time
+	suspected bool
 	upSince   time.Time
 	least     time.Duration
 	at        bool
@@ -56,8 +62,11 @@ func (p *pacer) next(now time.Time) time.Duration {
 		p.begun, p.at = true, false
 		return 0
 	}
-	if !p.upSince.IsZero() && now.Sub(p.upSince) >= steady {
+	if lasted := now.Sub(p.upSince); !p.upSince.IsZero() && lasted >= steady {
 		p.failures = 0
+		if lasted >= unshared {
+			p.cuts, p.suspected = 0, false // However it ended.
+		}
 	}
 	p.upSince = time.Time{}
 	pause := p.least + rand.N(backoff(p.failures))
@@ -111,19 +120,22 @@ func (p *pacer) takenOver(now time.Time) time.Duration {
 // something done, and returns what it is at least, else 0.
 //
 // The pauses do not grow as they do after a takeover that the broker spoke of: it
-// may as well be something else that ends connections.
+// may as well be something else that ends connections. The suspicion ends with a
+// connection that lasts longer than another client would have left it.
 func (p *pacer) cut(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cuts++
-	if now.Sub(p.upSince) >= steady {
+	switch lasted := now.Sub(p.upSince); {
+	case lasted >= unshared:
+		p.cuts, p.suspected = 0, false
+	case lasted >= steady && !p.suspected:
 		p.cuts = 0
 	}
-	again := !p.suspected.IsZero() && now.Sub(p.suspected) < takenOverMost
-	if p.cuts < cutsToSuspect && !again {
+	p.suspected = p.suspected || p.cuts >= cutsToSuspect
+	if !p.suspected {
 		return 0
 	}
-	p.suspected = now
 	p.least = max(p.least, takenOverFirst+rand.N(takenOverFirst))
 	return p.least
 }
@@ -133,7 +145,7 @@ func (p *pacer) cut(now time.Time) time.Duration {
 func (p *pacer) unreachable() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cuts, p.suspected = 0, time.Time{}
+	p.cuts, p.suspected = 0, false
 }
 
 // atOnce leaves out the next pause.

@@ -68,8 +68,9 @@ func TestPacerCut(t *testing.T) {
 			t.Fatalf("after %d connections that were cut short it waits %s", n+1, d)
 		}
 	}
-	// Once there is another client, it comes back after any time.
-	for _, after := range []time.Duration{time.Second, time.Second, 2 * steady, 3 * steady, time.Second} {
+	// Once there is another client, it comes back after its own pause.
+	longest := 2*takenOverFirst + longestPause
+	for _, after := range []time.Duration{time.Second, time.Second, 2 * steady, longest, longest, time.Second} {
 		d := cut(after)
 		if d < takenOverFirst || d > 2*takenOverFirst {
 			t.Errorf("another client is given %s", d)
@@ -78,8 +79,46 @@ func TestPacerCut(t *testing.T) {
 			t.Errorf("the next connection is after %s, want %s at least", next, d)
 		}
 	}
-	if d := cut(takenOverMost); d != 0 {
-		t.Errorf("after a good connection it waits %s for another client", d)
+	// Nobody wanted the session for longer than that.
+	for _, after := range []time.Duration{unshared, time.Second, time.Second, unshared, 29 * time.Minute} {
+		if d := cut(after); d != 0 {
+			t.Errorf("a connection that was cut after %s is waited for %s, as if there were another client", after, d)
+		}
+	}
+	for range cutsToSuspect {
+		cut(time.Second)
+	}
+	p.next(now)
+	p.up(now)
+	now = now.Add(unshared)
+	p.next(now) // It ended in another way.
+	if d := cut(time.Second); d != 0 {
+		t.Errorf("a cut some time after a good connection is waited for %s", d)
+	}
+	if longest >= unshared {
+		t.Errorf("a client that gives another one %s takes it for gone", longest)
+	}
+}
+
+// TestPacersInTurns: of two clients that take a session from each other one
+// leaves it to the other again and again, for as long as both are there.
+func TestPacersInTurns(t *testing.T) {
+	now := time.Now()
+	var pacers [2]pacer
+	for i := range pacers {
+		pacers[i].next(now)
+	}
+	pacers[0].up(now)
+	var held [2]time.Duration // By the last two connections.
+	for turn := range 1000 {
+		holder, comes := turn%2, (turn+1)%2
+		pacers[comes].up(now)
+		pacers[holder].cut(now)
+		held[turn%2] = pacers[holder].next(now)
+		now = now.Add(held[turn%2])
+		if turn > 4*cutsToSuspect && held[0] < takenOverFirst && held[1] < takenOverFirst {
+			t.Fatalf("in turn %d the session is held for %s, and was for %s before", turn, held[turn%2], held[(turn+1)%2])
+		}
 	}
 }
 
