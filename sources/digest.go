@@ -176,6 +176,7 @@ func (d *Dispatcher) answerDigest(ctx context.Context, cluster string, held []He
 	to := brokers.Topic{Lane: brokers.ToCluster, Source: d.id, Cluster: cluster, Key: keyDigest}
 	unclaimed := d.compared(cluster, specRoot == m.Spec, asOf)
 	if specRoot == m.Spec && statusRoot == m.Status {
+		d.agree(cluster)
 		d.metrics.digests.WithLabelValues("match").Inc()
 		d.answerWith(ctx, to, typeMatch, codec.Match{
 			Source: d.id, Instance: m.Instance, Term: term,

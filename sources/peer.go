@@ -26,6 +26,8 @@ type peer struct {
 	answeredAt time.Time // The last answer to one.
 	inSync     bool
 	syncedAt   time.Time // When it had all, by its last digest that said so.
+	metAt      time.Time // When this process heard of it first.
+	agreed     bool      // A digest said, to this process, that it had all and the source its statuses.
 
 	comparedAt time.Time // The last comparison with its entries.
 	asked      request

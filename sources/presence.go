@@ -46,6 +46,9 @@ func (d *Dispatcher) seen(cluster string, s sign) bool {
 		}
 	}
 	p.lastSeen = now
+	if p.metAt.IsZero() {
+		p.metAt = now
+	}
 	said := s.capabilities
 	if said == nil && s.instance != (digest.Key{}) && !p.capable {
 		said = []string{codec.CapDigest} // No other agent names its instance.
@@ -83,6 +86,7 @@ func (p *peer) tell(agent string, capabilities []string) bool {
 		p.excuses, p.excused, p.unsaved = nil, 0, nil
 		p.unclaimed, p.instances, p.inSync, p.asked = nil, nil, false, request{}
 		p.names, p.followed = lead{}, false
+		p.agreed, p.metAt = false, time.Now()
 	}
 	p.capable = capable
 	return true

@@ -47,7 +47,10 @@ func (c *Config) addDispatcher(ctx context.Context, mgr manager.Manager, h *heal
 	if err := mgr.Add(guard{source}); err != nil {
 		return err
 	}
-	return mgr.Add(lead)
+	if err := mgr.Add(lead); err != nil {
+		return err
+	}
+	return work.AddExpiry(mgr, lead.agrees, c.Log)
 }
 
 // guard ends the manager when the API server was restored from a backup. Every
@@ -109,6 +112,12 @@ func (l *dispatching) Start(ctx context.Context) (err error) {
 		return d.Run(ctx)
 	})
 	return g.Wait()
+}
+
+// agrees is a work.Agreement of the present lead.
+func (l *dispatching) agrees(cluster, id string) bool {
+	d := l.running.Load()
+	return d != nil && d.Agrees(sources.Key{Cluster: cluster, ID: id})
 }
 
 // ready is nil for a replica that waits for the lead: it needs no broker.

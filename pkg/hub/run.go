@@ -27,7 +27,6 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 	"github.com/fleetcast-io/fleetcast/pkg/api/v1alpha1"
 	"github.com/fleetcast-io/fleetcast/pkg/version"
-	"github.com/fleetcast-io/fleetcast/pkg/work"
 )
 
 // leaseName is the lease that the replicas of one source ID compete for.
@@ -163,14 +162,8 @@ type part struct {
 // parts lists all that a hub does.
 func (c *Config) parts() []part {
 	return []part{
-		{"the dispatcher of works", c.addDispatcher},
-		{"the expiry of finished works", c.addExpiry},
+		{"the dispatcher of works and the expiry of finished ones", c.addDispatcher},
 	}
-}
-
-// addExpiry has finished works deleted.
-func (c *Config) addExpiry(_ context.Context, mgr manager.Manager, _ *health) error {
-	return work.AddExpiry(mgr, c.Log)
 }
 
 func serving(address string) bool { return address != "" && address != "0" }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,15 +22,21 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/work"
 )
 
-// run has works expire until the end of the test, or until it is called.
+// run has works expire until the end of the test, or until it is called, whose
+// clusters all agree.
 func (h *hub) run(o manager.Options) (stop func()) {
+	h.t.Helper()
+	return h.runAgreed(o, func(string, string) bool { return true })
+}
+
+func (h *hub) runAgreed(o manager.Options, agreed work.Agreement) (stop func()) {
 	h.t.Helper()
 	o.Scheme, o.Logger, o.Metrics = h.Scheme(), logr.Discard(), metricsserver.Options{BindAddress: "0"}
 	mgr, err := manager.New(h.config, o)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if err := work.AddExpiry(mgr, slog.New(slog.DiscardHandler)); err != nil {
+	if err := work.AddExpiry(mgr, agreed, slog.New(slog.DiscardHandler)); err != nil {
 		h.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -92,17 +99,24 @@ func TestConformanceTTL(t *testing.T) {
 		namespace := apitest.Shared(t).Namespace(t)
 		past, future := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 		stay := map[string]*workv1.ManifestWork{
-			"its time is not over":       h.finished(namespace, "later", past, 7200, nil),
-			"it finishes in the future":  h.finished(namespace, "future", future, 0, nil),
-			"nil is never":               h.finished(namespace, "never", past, 0, func(w *workv1.ManifestWork) { w.Spec.DeleteOption = nil }),
-			"negative is refused":        h.finished(namespace, "negative", past, -1, nil),
-			"it is not finished":         h.finished(namespace, "running", past, 0, func(w *workv1.ManifestWork) { w.Status.Conditions[0].Status = metav1.ConditionFalse }),
-			"another generation is":      h.finished(namespace, "changed", past, 0, func(w *workv1.ManifestWork) { w.Status.Conditions[0].ObservedGeneration = 7 }),
-			"who made it will remove it": h.finished(namespace, "of-a-set", past, 0, func(w *workv1.ManifestWork) { w.Labels = map[string]string{api.ReplicaSetLabel: "sets.s"} }),
+			"its time is not over":      h.finished(namespace, "later", past, 7200, nil),
+			"it finishes in the future": h.finished(namespace, "future", future, 0, nil),
+			"nil is never":              h.finished(namespace, "never", past, 0, func(w *workv1.ManifestWork) { w.Spec.DeleteOption = nil }),
+			"negative is refused":       h.finished(namespace, "negative", past, -1, nil),
+			"it is not finished":        h.finished(namespace, "running", past, 0, func(w *workv1.ManifestWork) { w.Status.Conditions[0].Status = metav1.ConditionFalse }),
+			"another generation is":     h.finished(namespace, "changed", past, 0, func(w *workv1.ManifestWork) { w.Status.Conditions[0].ObservedGeneration = 7 }),
+			"its cluster is ahead": h.finished(namespace, "ahead", past, 0, func(w *workv1.ManifestWork) {
+				w.Status.Conditions = append(w.Status.Conditions, metav1.Condition{
+					Type: api.ConditionDispatched, Status: metav1.ConditionFalse, Reason: api.ReasonClusterAhead,
+					ObservedGeneration: 1, LastTransitionTime: metav1.Now(), Message: "The cluster holds generation 5 of this work",
+				})
+			}),
+			"a wrong clock says nothing of the time": h.finished(namespace, "clock", time.Unix(5, 0), 3600, nil),
+			"who made it will remove it":             h.finished(namespace, "of-a-set", past, 0, func(w *workv1.ManifestWork) { w.Labels = map[string]string{api.ReplicaSetLabel: "sets.s"} }),
 		}
 		go1 := []*workv1.ManifestWork{
 			h.finished(namespace, "at-once", past, 0, nil),
-			h.finished(namespace, "over", past, 60, nil),
+			h.finished(namespace, "over", past, 1, nil),
 			h.finished(namespace, "soon", time.Now(), 2, nil),
 		}
 		stop := h.run(manager.Options{})
@@ -138,6 +152,31 @@ func TestConformanceTTL(t *testing.T) {
 			h.mustBeThere(reason, w)
 		}
 	})
+}
+
+// TestExpiryWaitsForItsCluster: what the API calls finished may be from a backup,
+// and run. It is deleted once the cluster was found to hold just that.
+func TestExpiryWaitsForItsCluster(t *testing.T) {
+	h := newHub(t)
+	namespace := apitest.Shared(t).Namespace(t)
+	past := time.Now().Add(-time.Hour)
+	w := h.finished(namespace, "restored", past, 0, nil)
+	other := h.finished(namespace, "other", past, 0, nil)
+	var agreed atomic.Bool
+	asked := make(chan struct{}, 100)
+	h.runAgreed(manager.Options{}, func(cluster, id string) bool {
+		if cluster != namespace || id != string(w.UID) {
+			return true
+		}
+		asked <- struct{}{}
+		return agreed.Load()
+	})
+	h.awaitGone(other)
+	<-asked
+	<-asked // It is asked again without a change of the work.
+	h.mustBeThere("its cluster was not found to hold it", w)
+	agreed.Store(true)
+	h.awaitGone(w)
 }
 
 // TestExpiryIsTheLeaders: a replica that waits deletes nothing.
