@@ -26,6 +26,9 @@ import (
 const (
 	sourceAnnotation = "work.fleetcast.io/source"
 	idAnnotation     = "work.fleetcast.io/id"
+	// clusterAnnotation is the name of the cluster, on the hub, that the work is
+	// for. Two agents of one hub may run on one API server under two names.
+	clusterAnnotation = "work.fleetcast.io/cluster"
 	// keyLabel is the digest of both, to find the AppliedManifestWork of a work
 	// whose deletion does not say its name.
 	keyLabel = "work.fleetcast.io/key"
@@ -80,6 +83,9 @@ func (a *Applier) appliedWork(p *pass) *workv1.AppliedManifestWork {
 	}
 	labels[keyLabel] = p.key.label()
 	annotations := map[string]string{sourceAnnotation: p.key.source, idAnnotation: p.key.id}
+	if a.options.Cluster != "" {
+		annotations[clusterAnnotation] = a.options.Cluster
+	}
 	if !p.executor.IsZero() {
 		annotations[executorAnnotation] = p.executor.String()
 	}
@@ -180,6 +186,10 @@ func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired, live 
 			return nil, err
 		}
 	}
+	if live != nil && a.elsewhere(live) {
+		return nil, fmt.Errorf("%w by a work of cluster %s; if no agent has that cluster name any more, set annotation %s to %s to take it over",
+			errTaken, clip(live.Annotations[clusterAnnotation]), clusterAnnotation, a.options.Cluster)
+	}
 	if live != nil && live.DeletionTimestamp != nil {
 		// Somebody deleted it to have its objects removed, or a work of the same
 		// name is on its way out. That comes first.
@@ -220,6 +230,13 @@ func keyOf(live *workv1.AppliedManifestWork, claimant workKey) workKey {
 		return claimant
 	}
 	return workKey{source, live.Annotations[idAnnotation]}
+}
+
+// elsewhere says whether an AppliedManifestWork is of another name of this
+// cluster, and so not this agent's business. One without our annotation is not.
+func (a *Applier) elsewhere(live *workv1.AppliedManifestWork) bool {
+	of, ok := live.Annotations[clusterAnnotation]
+	return ok && of != a.options.Cluster
 }
 
 // getAppliedWork returns nil if there is none.

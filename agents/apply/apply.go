@@ -61,6 +61,10 @@ type Options struct {
 	// HubHash tells the hub apart from other hubs of the same cluster: the names
 	// of AppliedManifestWorks begin with it. It must be part of a DNS name.
 	HubHash string
+	// Cluster is the cluster's name on the hub. It is written into
+	// AppliedManifestWorks, and those of another name are left alone. Without it
+	// nothing is evicted.
+	Cluster string
 	// AgentID is written into AppliedManifestWorks. Default: HubHash.
 	AgentID string
 	// Changed is called when an object of a work changed, appeared or went. It

@@ -91,7 +91,7 @@ func (a *Applier) toDelete(ctx context.Context, key workKey, b codec.Bundle) ([]
 	if err != nil {
 		return nil, fmt.Errorf("AppliedManifestWork %s: %w", name, err)
 	}
-	if live != nil && keyOf(live, key) == key {
+	if live != nil && keyOf(live, key) == key && !a.elsewhere(live) {
 		works = append(works, *live)
 	}
 	return works, nil

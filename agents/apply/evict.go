@@ -31,7 +31,8 @@ var errEvicting = errors.New("what is left of it from before is being removed")
 type Ledger interface {
 	// Fate says whether the agent holds a work, and, if not, whether it remembers
 	// that the source had it deleted. Neither is what an agent says that does not
-	// know: its disk is new, or the work is another agent's.
+	// know: its disk is new, or the work is another agent's. It speaks of the works
+	// of the agent's own cluster name.
 	Fate(source, id string) (held, deleted bool)
 }
 
@@ -59,7 +60,7 @@ type standing int
 const (
 	foreign  standing = iota // It is another agent's.
 	held                     // Its work is the engine's business.
-	orphaned                 // The agent knows nothing of its work.
+	orphaned                 // This agent knows nothing of its work.
 	evicting                 // Its work was deleted.
 )
 
@@ -145,6 +146,12 @@ func (e *eviction) step(ctx context.Context, w *workv1.AppliedManifestWork) (sta
 	if w.Spec.AgentID != e.options.AgentID {
 		return foreign, nil
 	}
+	if e.elsewhere(w) {
+		// What this agent knows, it knows of the works of its own cluster name. Even
+		// if somebody deleted this one, its agent knows which objects stay.
+		delete(e.watched, w.UID)
+		return orphaned, nil
+	}
 	key := keyOf(w, workKey{})
 	has, deleted := e.ledger.Fate(key.source, key.id)
 	switch {
@@ -158,7 +165,7 @@ func (e *eviction) step(ctx context.Context, w *workv1.AppliedManifestWork) (sta
 	case w.DeletionTimestamp != nil:
 		// Somebody deleted it to have its objects removed.
 		return evicting, e.remove(ctx, key, w)
-	case !deleted:
+	case !deleted || w.Annotations[clusterAnnotation] == "":
 		// What has passed of the grace period stands still.
 		delete(e.watched, w.UID)
 		return orphaned, nil

@@ -198,6 +198,26 @@ func TestEviction(t *testing.T) {
 			t.Errorf("AppliedManifestWork %v, want it untouched", now)
 		}
 	})
+	for name, annotation := range map[string]string{"another cluster name": `"former"`, "no cluster name": "null"} {
+		t.Run("of "+name, func(t *testing.T) {
+			c, w, l, _, _ := evicting(t, time.Hour)
+			c.patch(appliedWorks, "", w.appliedName(), `{"metadata":{"annotations":{"work.fleetcast.io/cluster":`+annotation+`}}}`)
+			registry := prometheus.NewRegistry()
+			c.restart(apply.Options{Ledger: l, EvictionGrace: 100 * time.Millisecond, Registerer: registry})
+			l.tell(func(l *ledger) { l.deleted["web-id"] = true })
+			own := c.newWork("own", c.configMap("b", nil))
+			l.tell(func(l *ledger) { l.holds["own-id"] = true })
+			own.mustApply()
+			c.run()
+			l.rounds(c, 20)
+			if now := w.appliedWork(); now == nil || now.Status.EvictionStartTime != nil {
+				t.Errorf("AppliedManifestWork %v, want it untouched", now)
+			}
+			if got := gauge(t, registry, "fleetcast_agent_orphaned_works", "kept"); got != 1 {
+				t.Errorf("%v works are said to be kept, want 1", got)
+			}
+		})
+	}
 	t.Run("that was begun long ago by the clock", func(t *testing.T) {
 		c, w, l, _, _ := evicting(t, time.Hour)
 		_, err := c.of(appliedWorks, "").Patch(c.ctx, w.appliedName(), types.MergePatchType,
@@ -264,5 +284,35 @@ func TestEvictionWaitsForNobody(t *testing.T) {
 	now := w.appliedWork()
 	if now == nil || now.DeletionTimestamp != nil || c.get(configMaps, c.namespace, "a") == nil {
 		t.Errorf("AppliedManifestWork %v, want it there with its objects", now)
+	}
+}
+
+// Two agents of one hub on one API server, under two cluster names, whose works
+// have the same names and even IDs, leave each other's alone.
+func TestWorksOfAnotherClusterName(t *testing.T) {
+	for name, id := range map[string]string{"the same ID": "web-id", "another ID": "other-id"} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			c.newWork("web", c.configMap("a", nil)).mustApply()
+			c.restart(apply.Options{Cluster: "cluster2"})
+			w := c.newWork("web", c.configMap("b", nil))
+			w.work.UID = types.UID(id)
+			status, err := w.apply()
+			if err == nil || !strings.Contains(err.Error(), "taken by a work of cluster cluster1") {
+				t.Errorf("Apply: %v, status %v, want it refused", err, status.Conditions)
+			}
+			if _, err := w.delete(); err != nil {
+				t.Errorf("Delete: %v", err)
+			}
+			if now := w.appliedWork(); now == nil || now.DeletionTimestamp != nil || c.get(configMaps, c.namespace, "a") == nil {
+				t.Errorf("AppliedManifestWork %v, want it there with its object", now)
+			}
+			c.patch(appliedWorks, "", w.appliedName(), `{"metadata":{"annotations":{"work.fleetcast.io/cluster":"cluster2"}}}`)
+			w.work.DeletionTimestamp = nil
+			w.mustApply()
+			if c.get(configMaps, c.namespace, "a") != nil || c.get(configMaps, c.namespace, "b") == nil {
+				t.Error("the work did not take over what it was given")
+			}
+		})
 	}
 }

@@ -19,7 +19,7 @@ func (a *Applier) appliedWorks(ctx context.Context, key workKey) ([]workv1.Appli
 	if err != nil {
 		return nil, err
 	}
-	works = slices.DeleteFunc(works, func(w workv1.AppliedManifestWork) bool { return keyOf(&w, workKey{}) != key })
+	works = slices.DeleteFunc(works, func(w workv1.AppliedManifestWork) bool { return keyOf(&w, workKey{}) != key || a.elsewhere(&w) })
 	slices.SortFunc(works, func(x, y workv1.AppliedManifestWork) int {
 		switch xGoes, yGoes := x.DeletionTimestamp != nil, y.DeletionTimestamp != nil; {
 		case xGoes && !yGoes:

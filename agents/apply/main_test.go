@@ -87,6 +87,9 @@ func (c *cluster) restartWith(cfg *rest.Config, o apply.Options) {
 	c.changed = make(chan string, 1000)
 	changed := c.changed
 	o.HubHash = c.hub
+	if o.Cluster == "" {
+		o.Cluster = "cluster1"
+	}
 	if o.AgentID == "" {
 		o.AgentID = "agent-" + c.hub
 	}

@@ -56,6 +56,7 @@ func Run(ctx context.Context, c Config) error {
 	var running atomic.Pointer[agents.Agent]
 	applier, err := apply.New(cfg, apply.Options{
 		HubHash: hubHash,
+		Cluster: c.ClusterName,
 		AgentID: c.AgentID,
 		Changed: func(source, id string) {
 			if a := running.Load(); a != nil {
