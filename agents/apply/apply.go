@@ -48,6 +48,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	workv1 "open-cluster-management.io/api/work/v1"
 
@@ -161,6 +162,9 @@ type Applier struct {
 	mu       sync.Mutex
 	holdings map[workKey]*holding
 	evicting map[workKey]struct{}
+	// missed says since when AppliedManifestWorks are in the way whose works
+	// nobody holds.
+	missed map[types.UID]time.Time
 }
 
 // New returns an Applier for the cluster that cfg leads to. It makes no
@@ -191,6 +195,7 @@ func New(cfg *rest.Config, o Options) (*Applier, error) {
 		bell:     newBell(bellInterval, o.Changed),
 		holdings: make(map[workKey]*holding),
 		evicting: make(map[workKey]struct{}),
+		missed:   make(map[types.UID]time.Time),
 	}
 	a.watches = &watches{
 		index: a.index, register: newRegister(), client: c.metadata, bell: a.bell, log: o.Log,

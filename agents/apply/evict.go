@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -120,6 +121,9 @@ func (e *eviction) look(ctx context.Context) error {
 			delete(e.watched, uid)
 		}
 	}
+	e.mu.Lock()
+	maps.DeleteFunc(e.missed, func(uid types.UID, _ time.Time) bool { return !present[uid] })
+	e.mu.Unlock()
 	e.metrics.orphaned.WithLabelValues(orphanKept).Set(float64(counts[orphaned]))
 	e.metrics.orphaned.WithLabelValues(orphanEvicting).Set(float64(counts[evicting]))
 	e.tell(names)

@@ -57,6 +57,12 @@ func readInventory(w *workv1.AppliedManifestWork) (entries []entry, unlisted boo
 	return entries, false
 }
 
+// lists says whether an AppliedManifestWork lists the object.
+func lists(w *workv1.AppliedManifestWork, id objectID) bool {
+	entries, _ := readInventory(w)
+	return slices.ContainsFunc(entries, func(e entry) bool { return e.objectID == id })
+}
+
 // A notedEntry is an entry in an annotation.
 type notedEntry struct {
 	Group     string `json:"g,omitempty"`

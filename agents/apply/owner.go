@@ -1,8 +1,11 @@
 package apply
 
 import (
+	"context"
+	"fmt"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,10 +30,30 @@ func ownedBy(refs []metav1.OwnerReference, uid types.UID) bool {
 	return slices.ContainsFunc(refs, func(r metav1.OwnerReference) bool { return r.UID == uid })
 }
 
-// sharedWithWorks says whether an AppliedManifestWork other than uid owns the
-// object. Owners of other kinds do not keep it.
-func sharedWithWorks(refs []metav1.OwnerReference, uid types.UID) bool {
-	return slices.ContainsFunc(refs, func(r metav1.OwnerReference) bool { return isAppliedWork(r) && r.UID != uid })
+// sharedWithWorks says whether an AppliedManifestWork other than uid has the
+// object. Owners of other kinds do not keep it, nor does a reference to one that
+// is gone, or is ours and does not list the object. Another agent's may list it
+// only after it has become an owner.
+func (c *client) sharedWithWorks(ctx context.Context, e entry, refs []metav1.OwnerReference, uid types.UID) (bool, error) {
+	ctx, cancel := c.limit(ctx)
+	defer cancel()
+	for _, r := range refs {
+		if !isAppliedWork(r) || r.UID == uid {
+			continue
+		}
+		w, err := c.works.Get(ctx, r.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			continue
+		case err != nil:
+			return false, fmt.Errorf("look up owner %s: %w", r.Name, err)
+		}
+		_, listsFirst := w.Annotations[sourceAnnotation]
+		if w.UID == r.UID && (!listsFirst || lists(w, e.objectID)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // withOwner returns the owners that an object should have, given those that it

@@ -93,7 +93,15 @@ func removeEntry(ctx context.Context, c *client, owner types.UID, e entry, keep 
 			return "", err
 		case live == nil || !ownedBy(live.OwnerReferences, owner):
 			return "", nil
-		case keep || sharedWithWorks(live.OwnerReferences, owner):
+		}
+		shared := keep
+		if !shared {
+			if shared, err = c.sharedWithWorks(ctx, e, live.OwnerReferences, owner); err != nil {
+				return "", err
+			}
+		}
+		switch {
+		case shared:
 			owners := slices.DeleteFunc(slices.Clone(live.OwnerReferences), func(r metav1.OwnerReference) bool { return r.UID == owner })
 			_, err = c.setOwners(ctx, e, live, owners)
 		case live.DeletionTimestamp != nil:

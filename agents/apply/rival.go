@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,7 +87,8 @@ func (a *Applier) rival(ctx context.Context, key workKey, h *holding, m *manifes
 }
 
 // owner returns the rival that an owner reference stands for; nil if there is no
-// such AppliedManifestWork any more, or it does not mind what is in the object.
+// such AppliedManifestWork any more, it does not list the object, for anybody may
+// write a reference, or does not mind what is in it, or nobody holds its work.
 func (a *Applier) owner(ctx context.Context, key workKey, id objectID, ref metav1.OwnerReference) (*rival, error) {
 	of, asks, known := a.index.owner(id, ref.UID)
 	if !known {
@@ -97,12 +99,39 @@ func (a *Applier) owner(ctx context.Context, key workKey, id objectID, ref metav
 		if w == nil || w.UID != ref.UID {
 			return nil, nil // The garbage collector takes the reference away.
 		}
+		if !lists(w, id) || a.abandoned(w) {
+			return nil, nil
+		}
 		of = keyOf(w, workKey{})
 	}
 	if of == key || known && !asks.writes() {
 		return nil, nil
 	}
 	return &rival{key: of, name: ref.Name, want: asks, foreign: of.source != key.source}, nil
+}
+
+// abandoned says whether nobody has held the work of an AppliedManifestWork of
+// this agent since it was first in the way of another work, for as long as that
+// one waits before it looks again. Before that the work may be on its way: an
+// agent without a disk gets its works in any order.
+func (a *Applier) abandoned(w *workv1.AppliedManifestWork) bool {
+	if _, ok := a.ledger.(unknowing); ok || w.Spec.AgentID != a.options.AgentID || a.elsewhere(w) {
+		return false
+	}
+	key := keyOf(w, workKey{})
+	has, _ := a.ledger.Fate(key.source, key.id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if has {
+		delete(a.missed, w.UID)
+		return false
+	}
+	since, ok := a.missed[w.UID]
+	if !ok {
+		a.missed[w.UID] = time.Now()
+		return false
+	}
+	return time.Since(since) >= a.options.Recheck
 }
 
 // elder returns the rival among works that orphan an object that no work owns:

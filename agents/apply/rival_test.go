@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -383,5 +384,62 @@ func TestManyWorksOfOneObject(t *testing.T) {
 		if w != first {
 			wantContest(t, "it was not the first", w, "work "+first.work.Name)
 		}
+	}
+}
+
+// TestOwnerThatDoesNotHaveIt neither outranks the work that has the object nor
+// keeps the object when that one goes: anybody may write a reference.
+func TestOwnerThatDoesNotHaveIt(t *testing.T) {
+	c := newCluster(t)
+	w, other := c.with("one", "1", nil), c.newWork("other", c.configMap("b", nil))
+	w.mustApply()
+	other.mustApply()
+	var refs []string
+	for _, s := range []*story{other, w} {
+		refs = append(refs, fmt.Sprintf(`{"apiVersion":"work.open-cluster-management.io/v1","kind":"AppliedManifestWork","name":%q,"uid":%q}`,
+			s.appliedName(), s.appliedWork().UID))
+	}
+	for _, watched := range []bool{true, false} {
+		if !watched {
+			c.restart(apply.Options{}) // It does not know the other one either.
+		}
+		c.patch(configMaps, c.namespace, "a", `{"metadata":{"ownerReferences":[`+strings.Join(refs, ",")+`]}}`)
+		x := fmt.Sprintf("watched %v", watched)
+		w.set(w.configMap("a", map[string]string{"x": x}))
+		wantApplied(t, "the other does not list it", w, plainly)
+		wantData(t, "the other does not list it", c, x)
+	}
+	if _, err := w.delete(); err != nil {
+		t.Fatal(err)
+	}
+	if c.get(configMaps, c.namespace, "a") != nil {
+		t.Error("the object stays for a work that does not have it")
+	}
+}
+
+// TestWorkMadeAnew takes over what is left of one that nobody holds any more.
+func TestWorkMadeAnew(t *testing.T) {
+	c, l := newCluster(t), newLedger()
+	l.tell(func(l *ledger) { l.holds["one-id"], l.holds["two-id"] = true, true })
+	options := apply.Options{Ledger: l, Recheck: 50 * time.Millisecond}
+	c.restart(options)
+	first, second := c.with("one", "1", nil), c.with("two", "2", nil)
+	first.mustApply()
+	wantContest(t, "both are held", second, "work one")
+	l.tell(func(l *ledger) { l.holds["one-id"] = false })
+	options.Recheck = time.Hour
+	c.restart(options)
+	for range 3 {
+		wantContest(t, "the first may be on its way to an agent without a disk", second, "work one")
+	}
+	options.Recheck = 50 * time.Millisecond
+	c.restart(options)
+	c.until("nobody holds the first", func() bool {
+		status, err := second.apply()
+		return err == nil && condition(status, workv1.WorkApplied) == workApplied
+	})
+	wantData(t, "it was taken over", c, "2")
+	if c.get(configMaps, c.namespace, "a") == nil || first.appliedWork() == nil {
+		t.Error("something was removed")
 	}
 }
