@@ -443,3 +443,27 @@ func TestWorkMadeAnew(t *testing.T) {
 		t.Error("something was removed")
 	}
 }
+
+// TestFirstThatDoesNotMind is taken for one that does by a work that comes before
+// it after a restart, until it is known better.
+func TestFirstThatDoesNotMind(t *testing.T) {
+	for _, strategy := range []workv1.UpdateStrategyType{workv1.UpdateStrategyTypeCreateOnly, workv1.UpdateStrategyTypeReadOnly} {
+		t.Run(string(strategy), func(t *testing.T) {
+			c := newCluster(t)
+			first := c.with("one", "1", nil)
+			first.mustApply() // As owner, which ReadOnly alone does not become.
+			first.strategy(workv1.UpdateStrategy{Type: strategy}, "", "configmaps")
+			if strategy == workv1.UpdateStrategyTypeCreateOnly {
+				first.mustApply()
+			}
+			c.restart(apply.Options{Recheck: time.Hour})
+			c.run()
+			second := c.with("two", "2", nil)
+			wantContest(t, "nobody knows what the first wants", second, "work one")
+			first.mustApply()
+			c.untilTold("two-id")
+			wantApplied(t, "the first does not mind", second, plainly)
+			wantData(t, "the first does not mind", c, "2")
+		})
+	}
+}

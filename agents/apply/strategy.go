@@ -85,7 +85,9 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 		a.watches.attach(id, m.resource.GroupVersionResource)
 		a.watches.compare(before, did.live)
 	}
-	if contests := isContest(did.outcome); contests != was || asking != asked && asking.sum != "" {
+	// One that does not mind the content is known not to only now: the others took
+	// its reference for that of one that does.
+	if contests := isContest(did.outcome); contests != was || asking != asked && asking.sum != "" || asking.sum == "" && !asked.writes() {
 		tell = append(tell, a.index.others(id, p.key)...)
 	}
 	a.bell.ring(tell...)
