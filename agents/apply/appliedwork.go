@@ -56,11 +56,12 @@ type holding struct {
 	// does. reminded says that the next pass puts that right.
 	unlisted, reminded bool
 	made               metav1.Time // When the AppliedManifestWork was.
+	complete           completions
 }
 
 func newHolding(w *workv1.AppliedManifestWork) *holding {
 	entries, unlisted := readInventory(w)
-	return &holding{name: w.Name, uid: w.UID, entries: entries, unlisted: unlisted, made: w.CreationTimestamp}
+	return &holding{name: w.Name, uid: w.UID, entries: entries, unlisted: unlisted, made: w.CreationTimestamp, complete: readCompletions(w)}
 }
 
 func appliedWorkID(name string) objectID {

@@ -35,6 +35,8 @@ type manifest struct {
 	seen *observe.Result
 	// finished says that a rule found the object complete.
 	finished bool
+	// reopened says that it was another rule than that of now.
+	reopened bool
 }
 
 // resolved says whether it is known which object on the cluster is meant.

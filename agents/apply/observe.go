@@ -24,9 +24,11 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 		return codec.NewReport(b, p.last)
 	}
 	a.resolve(p)
-	p.settle()
-	before := previous(p.last)
 	var errs []error
+	if err = a.settle(ctx, p); err != nil {
+		errs = append(errs, err)
+	}
+	before := previous(p.last)
 	for _, m := range p.manifests {
 		if m.finished {
 			continue
@@ -43,7 +45,9 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 		}
 		m.outcome.carried = meta.FindStatusCondition(before.find(m.meta).Conditions, workv1.ManifestApplied)
 	}
-	report, err := codec.NewReport(b, a.statusOf(p, metav1.Now()))
+	now := metav1.Now()
+	errs = append(errs, a.record(ctx, p, now))
+	report, err := codec.NewReport(b, a.statusOf(p, now))
 	return report, errors.Join(append(errs, err)...)
 }
 

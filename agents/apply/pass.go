@@ -34,6 +34,8 @@ type pass struct {
 	client *client
 	// fresh says that nothing of the work was on the cluster before.
 	fresh bool
+	// recorded is what was complete on the cluster before the work had a holding.
+	recorded completions
 }
 
 // Apply makes the cluster as b says and removes what an earlier generation of
@@ -47,16 +49,20 @@ func (a *Applier) Apply(ctx context.Context, b codec.Bundle, last codec.Report) 
 		return codec.NewReport(b, p.last)
 	}
 	a.resolve(p)
-	p.settle()
+	err = a.settle(ctx, p)
 	sortForApply(p.manifests)
-	err = a.applyPass(ctx, p)
+	if err == nil {
+		err = a.applyPass(ctx, p)
+	}
 	for _, m := range p.manifests {
 		if m.outcome.action == none {
 			m.outcome = failure(m.gvk(), cmpError(err, ctx.Err()))
 		}
 		a.metrics.applied.WithLabelValues(string(m.outcome.action)).Inc()
 	}
-	report, encodeErr := codec.NewReport(b, a.statusOf(p, metav1.Now()))
+	now := metav1.Now()
+	err = errors.Join(err, a.record(ctx, p, now))
+	report, encodeErr := codec.NewReport(b, a.statusOf(p, now))
 	return report, errors.Join(p.failures(), err, encodeErr)
 }
 
@@ -179,6 +185,9 @@ func (a *Applier) applyPass(ctx context.Context, p *pass) error {
 	established := make(map[schema.GroupKind]bool)
 	for _, m := range p.manifests {
 		if m.outcome.action != none || ctx.Err() != nil {
+			continue
+		}
+		if m.reopened && a.reexamine(ctx, p, m) {
 			continue
 		}
 		m.outcome = a.applyManifest(ctx, p, h, m, established)
