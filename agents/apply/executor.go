@@ -242,6 +242,32 @@ func (r *rights) review(ctx context.Context, p *pass) error {
 	return nil
 }
 
+// mayRead says whether the work's executor may get the object of a manifest. An
+// agent that only asks would else tell the work what it may not know.
+func (r *rights) mayRead(ctx context.Context, p *pass, m *manifest) (bool, error) {
+	if p.executor.IsZero() {
+		return true, nil
+	}
+	err := r.reviewer.Check(ctx, p.executor, objectOf(m), "get")
+	if _, no := errors.AsType[*executor.DeniedError](err); no {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// mayReplace refuses to delete the object of a manifest with the agent's rights
+// for an executor that may not.
+func (r *rights) mayReplace(ctx context.Context, p *pass, m *manifest) error {
+	if p.executor.IsZero() || !r.CheckOnly {
+		return nil
+	}
+	err := r.reviewer.Check(ctx, p.executor, objectOf(m), "delete")
+	if _, no := errors.AsType[*executor.DeniedError](err); no {
+		r.looked(p.key, true)
+	}
+	return err
+}
+
 // listed are those of the wanted entries that get into the inventory. What the
 // executor was denied from the start does not: the work has nothing of it that
 // a deletion would have to wait for.

@@ -33,15 +33,8 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 		if m.finished {
 			continue
 		}
-		if m.object != nil && m.resolved() {
-			var there presence
-			if there, err = a.look(ctx, p, m); err != nil {
-				if !errors.Is(asExecutor(p.client, err), errExecutor) { // The work gets its turn when rights may be there.
-					errs = append(errs, fmt.Errorf("look at %s: %w", m, err))
-				}
-				m.outcome.lookup = err
-			}
-			m.outcome.presence = there
+		if err := a.behold(ctx, p, m, before); err != nil {
+			errs = append(errs, err)
 		}
 		m.outcome.carried = meta.FindStatusCondition(before.find(m.meta).Conditions, workv1.ManifestApplied)
 	}
@@ -49,6 +42,48 @@ func (a *Applier) Observe(ctx context.Context, b codec.Bundle, last codec.Report
 	errs = append(errs, a.record(ctx, p, now))
 	report, err := codec.NewReport(b, a.statusOf(p, now))
 	return report, errors.Join(append(errs, err)...)
+}
+
+// behold looks at the object of a manifest, if the work's executor may. If not,
+// what was last said of the object stands. The error asks for another try.
+func (a *Applier) behold(ctx context.Context, p *pass, m *manifest, before history) error {
+	if m.object == nil || !m.resolved() {
+		return nil
+	}
+	may, err := a.rights.mayRead(ctx, p, m)
+	if err != nil {
+		m.outcome.lookup = err
+		return fmt.Errorf("look at %s: %w", m, err)
+	}
+	if !may {
+		m.outcome.presence = presenceOf(before.find(m.meta))
+		return nil
+	}
+	if m.outcome.presence, err = a.look(ctx, p, m); err != nil {
+		m.outcome.lookup = err
+		if !errors.Is(asExecutor(p.client, err), errExecutor) { // The work gets its turn when rights may be there.
+			return fmt.Errorf("look at %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// lookOn looks at the objects of manifests that were refused or given up before
+// they were looked at, as Observe does: both say the same of them. Once a look
+// fails the others wait for the next try.
+func (a *Applier) lookOn(ctx context.Context, p *pass) {
+	before := previous(p.last)
+	var err error
+	for _, m := range p.manifests {
+		if m.outcome.applied() || m.outcome.presence != presenceUnknown || m.outcome.lookup != nil {
+			continue
+		}
+		if err == nil && ctx.Err() == nil {
+			err = a.behold(ctx, p, m, before)
+		} else {
+			m.outcome.presence = presenceOf(before.find(m.meta))
+		}
+	}
 }
 
 // look says whether the object exists, and has it say what it is asked: from what

@@ -60,6 +60,7 @@ func (a *Applier) Apply(ctx context.Context, b codec.Bundle, last codec.Report) 
 		}
 		a.metrics.applied.WithLabelValues(string(m.outcome.action)).Inc()
 	}
+	a.lookOn(ctx, p)
 	now := metav1.Now()
 	err = errors.Join(err, a.record(ctx, p, now))
 	report, encodeErr := codec.NewReport(b, a.statusOf(p, now))

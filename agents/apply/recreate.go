@@ -2,11 +2,14 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/fleetcast-io/fleetcast/agents/executor"
 )
 
 // mustRecreate says whether the server refuses to make live into next for good,
@@ -41,7 +44,13 @@ func recreateObject(ctx context.Context, c *client, t task, live, next *unstruct
 	if err := c.dryCreate(ctx, t.manifest, u); err != nil && !apierrors.IsAlreadyExists(err) {
 		return failed(err), false
 	}
-	err := c.remove(ctx, entry{objectID: t.id(), Version: t.resource.Version}, live)
+	err := t.mayReplace(ctx)
+	if _, no := errors.AsType[*executor.DeniedError](err); no {
+		return applied{outcome: withPresence(refused(err), present), live: live}, false
+	} else if err != nil {
+		return failed(err), false
+	}
+	err = c.remove(ctx, entry{objectID: t.id(), Version: t.resource.Version}, live)
 	switch {
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
 		return applied{}, true

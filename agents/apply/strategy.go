@@ -19,6 +19,8 @@ type task struct {
 	// fresh says that the object is most likely not there yet.
 	fresh bool
 	known memory
+	// mayReplace says why the object may not be deleted and made anew, if so.
+	mayReplace func(ctx context.Context) error
 	// rival returns the work that has the object that is live before this one,
 	// nil if there is none; yield leaves it to that one, compared by rule.
 	rival func(ctx context.Context, live metav1.Object) (*rival, error)
@@ -63,7 +65,7 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	t := task{
 		manifest: m, key: p.key, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked),
 		rival: func(ctx context.Context, live metav1.Object) (*rival, error) { return a.rival(ctx, p.key, h, m, live) },
-		yield: a.yield,
+		yield: a.yield, mayReplace: func(ctx context.Context) error { return a.rights.mayReplace(ctx, p, m) },
 	}
 	was, asking := a.index.contests(id, p.key), a.index.wanted(id, p.key)
 	before := a.index.version(id)

@@ -137,14 +137,14 @@ func (w *watch) broken(i int, err error) {
 // tell of every change.
 func (w *watch) sync(i int, on bool) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.synced[i] = on
 	all := true
 	for _, synced := range w.synced {
 		all = all && synced
 	}
 	w.told = w.told && !all
-	w.mu.Unlock()
-	w.answers.watch(all)
+	w.answers.watch(all) // In the order of the changes.
 }
 
 // forget drops the answers that a change in the namespace bears on, of all
