@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -305,7 +305,7 @@ func (r *rights) escalation(ctx context.Context, p *pass, m *manifest) (o outcom
 // judge takes a refusal of the API server, which came after the executor's rights
 // were reviewed, for what it is.
 func (r *rights) judge(p *pass, m *manifest, o outcome) outcome {
-	if p.executor.IsZero() || r.CheckOnly || !apierrors.IsForbidden(o.err) || apierrors.HasStatusCause(o.err, corev1.NamespaceTerminatingCause) {
+	if p.executor.IsZero() || r.CheckOnly || !lacksRight(o.err) {
 		return o
 	}
 	r.reviewer.Forget(p.executor, objectOf(m))
@@ -317,6 +317,24 @@ func (r *rights) judge(p *pass, m *manifest, o outcome) outcome {
 	o.action, o.err = rejected, &description{text: clip(text), cause: o.err}
 	return o
 }
+
+// lacksRight tells the refusal of a right from what admission forbids to anybody:
+// a quota, a policy, a namespace that ends. Only the text says that.
+func lacksRight(err error) bool {
+	var status apierrors.APIStatus
+	if !apierrors.IsForbidden(err) || !errors.As(err, &status) {
+		return false
+	}
+	_, said, ok := strings.Cut(status.Status().Message, "forbidden: ")
+	return ok && (notAuthorized.MatchString(said) || attemptsToGrant.MatchString(said))
+}
+
+// How the API server begins to say that somebody lacks a right, and RBAC that he
+// may not give away what he does not have.
+var (
+	notAuthorized   = regexp.MustCompile(`^User "[^"]*" cannot `)
+	attemptsToGrant = regexp.MustCompile(`^user "[^"]*" \(groups=.*\) is attempting to grant RBAC permissions not currently held`)
+)
 
 // mayNotImpersonate tells the refusal to act as somebody from that to do what he
 // may not do. Only the text of the first says that.

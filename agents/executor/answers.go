@@ -1,9 +1,11 @@
 package executor
 
 import (
+	"maps"
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/cache"
 )
 
@@ -25,12 +27,26 @@ type answers struct {
 	mu      sync.Mutex
 	known   *cache.LRUExpireCache
 	era     uint64 // Grows with each change of rights.
-	changed time.Time
+	changed map[scope]time.Time
 	watched bool
 }
 
+// A scope is what a change of rights bears on: nobody stands for everybody, no
+// namespace for all of the cluster, and no resource for all of them.
+type scope struct {
+	who       Subject
+	namespace string
+	resource  schema.GroupResource
+}
+
+// has says whether the question is one of the scope.
+func (s scope) has(q question) bool {
+	return (s.who.IsZero() || s.who == q.who) && (s.namespace == "" || s.namespace == q.what.Namespace) &&
+		(s.resource.Empty() || s.resource == q.what.GroupResource)
+}
+
 func newAnswers(o Options) *answers {
-	return &answers{options: o, known: cache.NewLRUExpireCache(o.Answers)}
+	return &answers{options: o, known: cache.NewLRUExpireCache(o.Answers), changed: make(map[scope]time.Time)}
 }
 
 func (a *answers) get(q question) (allowed, known bool) {
@@ -55,21 +71,34 @@ func (a *answers) put(q question, allowed bool, asked uint64) {
 		return
 	}
 	ttl := a.options.ShortTTL
-	if allowed && a.watched && time.Since(a.changed) >= a.options.Settle {
+	if allowed && a.watched && a.settled(q) {
 		ttl = a.options.TTL
 	}
 	a.known.Add(q, allowed, ttl)
 }
 
-// forget drops the answers to some questions.
-func (a *answers) forget(which func(question) bool) {
+// settled says whether nothing that bears on the question changed of late. The
+// caller holds mu.
+func (a *answers) settled(q question) bool {
+	resource := q.what.GroupResource
+	for _, s := range [...]scope{{}, {namespace: q.what.Namespace}, {q.who, "", resource}, {q.who, q.what.Namespace, resource}} {
+		if at, ok := a.changed[s]; ok && time.Since(at) < a.options.Settle {
+			return false
+		}
+	}
+	return true
+}
+
+// forget drops the answers to the questions of a scope.
+func (a *answers) forget(s scope) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.era++
-	a.changed = time.Now()
+	maps.DeleteFunc(a.changed, func(_ scope, at time.Time) bool { return time.Since(at) >= a.options.Settle })
+	a.changed[s] = time.Now()
 	a.known.RemoveAll(func(key any) bool {
 		q, ok := key.(question)
-		return ok && which(q)
+		return ok && s.has(q)
 	})
 }
 
@@ -82,6 +111,6 @@ func (a *answers) watch(on bool) {
 	a.watched = on
 	a.mu.Unlock()
 	if was != on {
-		a.forget(func(question) bool { return true })
+		a.forget(scope{})
 	}
 }

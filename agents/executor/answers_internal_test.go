@@ -169,6 +169,41 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// TestChangeBearsOnItsScope keeps answers long that a change elsewhere has nothing
+// to do with.
+func TestChangeBearsOnItsScope(t *testing.T) {
+	other := Subject{"team-a", "other"}
+	for _, tc := range []struct {
+		reason string
+		forget func(*Reviewer)
+		kept   bool
+	}{
+		{"a role in the namespace", func(r *Reviewer) { r.watchOf("team-a") }, false},
+		{"a role of the cluster", func(r *Reviewer) { r.watchOf("") }, false},
+		{"it refused the same to the same", func(r *Reviewer) { r.Forget(team, object("team-a", "a")) }, false},
+		{"a role in another namespace", func(r *Reviewer) { r.watchOf("team-b") }, true},
+		{"it refused somebody else", func(r *Reviewer) { r.Forget(other, object("team-a", "a")) }, true},
+		{"it refused the same elsewhere", func(r *Reviewer) { r.Forget(team, object("team-b", "a")) }, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &server{answer: always(true)}
+			r := newTestReviewer(t, s, Options{})
+			r.answers.watch(true)
+			<-time.After(time.Hour)
+			tc.forget(r)
+			for range 2 {
+				if err := r.Check(t.Context(), team, object("team-a", "a"), "get"); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(time.Minute)
+			}
+			if kept := s.asked == 1; kept != tc.kept {
+				t.Errorf("%s: the answer is kept for a minute: %v, want %v", tc.reason, kept, tc.kept)
+			}
+		})
+	}
+}
+
 func TestNoAnswerIsNoPermission(t *testing.T) {
 	down := errors.New("no route to host")
 	s := &server{answer: func(authorizationv1.ResourceAttributes) (bool, error) { return false, down }}

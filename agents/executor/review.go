@@ -119,9 +119,7 @@ func (r *Reviewer) Check(ctx context.Context, who Subject, what Object, verbs ..
 // Forget drops what is remembered of who and what, for the API server has judged
 // otherwise.
 func (r *Reviewer) Forget(who Subject, what Object) {
-	r.answers.forget(func(q question) bool {
-		return q.who == who && q.what.GroupResource == what.GroupResource && q.what.Namespace == what.Namespace
-	})
+	r.answers.forget(scope{who, what.Namespace, what.GroupResource})
 }
 
 // allowed asks first about all objects of the resource in the namespace, which

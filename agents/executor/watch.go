@@ -150,7 +150,7 @@ func (w *watch) sync(i int, on bool) {
 // forget drops the answers that a change in the namespace bears on, of all
 // namespaces if it is empty.
 func (w *watch) forget(namespace string) {
-	w.answers.forget(func(q question) bool { return namespace == "" || q.what.Namespace == namespace })
+	w.answers.forget(scope{namespace: namespace})
 	w.changed()
 }
 
