@@ -99,7 +99,7 @@ func newEnv() (*cel.Env, error) {
 }
 
 // regexLibrary is Kubernetes' without its optimisation of constant patterns, which
-// goes around the guard of findAll.
+// goes around the guards of find and findAll.
 func regexLibrary() (cel.Library, error) {
 	for _, l := range library.KnownLibraries() {
 		if l.LibraryName() == "kubernetes.regex" {
@@ -152,16 +152,23 @@ func (p *programs) compileNew(expression string) (program cel.Program, err error
 	if err != nil {
 		return nil, err
 	}
-	ast, issues := env.Compile(expression)
+	parsed, issues := env.Parse(expression)
+	if issues.Err() != nil {
+		return nil, errors.New(clip(firstIssue(issues)))
+	}
+	if err := checkPatterns(parsed.NativeRep().Expr()); err != nil {
+		return nil, errors.New(clip(err.Error()))
+	}
+	ast, issues := env.Check(parsed)
 	if issues.Err() != nil {
 		return nil, errors.New(clip(firstIssue(issues)))
 	}
 	program, err = env.Program(ast,
 		cel.EvalOptions(cel.OptOptimize, cel.OptTrackCost),
-		cel.CostLimit(costPerCall), cel.CostTracking(&library.CostEstimator{}),
+		cel.CostLimit(costPerCall), cel.CostTracking(estimator{&library.CostEstimator{}}),
 		cel.CostTrackerOptions(interpreter.PresenceTestHasCost(false)),
 		cel.InterruptCheckFrequency(checkEvery),
-		cel.CustomDecorator(guardLists),
+		cel.CustomDecorator(guardCalls),
 	)
 	if err != nil {
 		return nil, errors.New(clip(err.Error()))

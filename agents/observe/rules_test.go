@@ -42,7 +42,8 @@ func TestCELRules(t *testing.T) {
 		}, "True", workv1.ConditionRuleEvaluated},
 		{"lists", []string{"object.status.ports.sum() == 523 && object.status.ports.isSorted()"}, "True", workv1.ConditionRuleEvaluated},
 		{"sums of lists", []string{"object.status.ports + [1] == [80, 443, 1] && size([1] + [2] + [3]) == 3"}, "True", workv1.ConditionRuleEvaluated},
-		{"regular expressions", []string{"'abc 123'.find('[0-9]+') == '123' && 'a1b2'.findAll('[0-9]') == ['1','2']"}, "True", workv1.ConditionRuleEvaluated},
+		{"regular expressions", []string{"'abc 123'.find('[0-9]+') == '123' && 'a1b2'.findAll('[0-9]') == ['1','2'] && 'abc'.matches('^[a-c]{3}$') && matches('abc', 'b') && !'abc'.matches('^b') && 'abc'.matches(object.status.text.substring(0, 0))"}, "True", workv1.ConditionRuleEvaluated},
+		{"equality and membership", []string{"[1, 2] == [1, 2] && [1] != [2] && {'a': 1} == {'a': 1} && 2 in [1, 2] && 'a' in {'a': 1} && !(object in [1])", "object.status.count in object.status.ports || object.status == object.status"}, "True", workv1.ConditionRuleEvaluated},
 		{"URLs", []string{"url('https://example.com/x').getHost() == 'example.com'"}, "True", workv1.ConditionRuleEvaluated},
 		{"quantities", []string{"quantity('1Gi').isGreaterThan(quantity('1M')) && isQuantity('1e3') && isQuantity('1E-3') && isQuantity('2Ei') && isQuantity('2E') && !isQuantity('one')"}, "True", workv1.ConditionRuleEvaluated},
 		{"IPs and CIDRs", []string{"ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3')"}, "True", workv1.ConditionRuleEvaluated},
@@ -168,7 +169,7 @@ func TestRulesAreIndependent(t *testing.T) {
 // What a stranger's expression may cost is bounded, and the error says so.
 func TestCostsAreBounded(t *testing.T) {
 	var big strings.Builder
-	big.WriteString(`{"apiVersion":"v1","kind":"Thing","text":"` + strings.Repeat("a", 1<<20) + `","tiny":"1e-99999999","words":"` + strings.Repeat("a,", 5000) + `","list":[0`)
+	big.WriteString(`{"apiVersion":"v1","kind":"Thing","text":"` + strings.Repeat("a", 1<<20) + `","tiny":"1e-99999999","word":"a","pattern":"(a?){1000}(a?){1000}","row":"(a?){600}b|.*","words":"` + strings.Repeat("a,", 5000) + `","list":[0`)
 	for range 20_000 {
 		big.WriteString(",1")
 	}
@@ -193,6 +194,20 @@ func TestCostsAreBounded(t *testing.T) {
 		{"a long URL", "isURL(object.text)"},
 		{"a long version", "isSemver(object.text)"},
 		{"long lists that are compared as sets", "sets.intersects(object.words.split(','), object.words.split(',').map(x, x + 'b'))"},
+		{"regular expressions that stand for millions", "object.word.matches('" + strings.Repeat("a{1000}", 140) + "')"},
+		{"ones that are long", "object.word.matches('" + strings.Repeat("a", 1100) + "')"},
+		{"ones that only together are large", "true" + strings.Repeat(" && object.word.matches('a{900}')", 3)},
+		{"one that the object makes", "object.word.matches(object.pattern)"},
+		{"one that the object makes, and that is found", "object.word.find(object.pattern) == ''"},
+		{"one that the object makes, and that is found often", "object.word.findAll(object.pattern) == []"},
+		{"one that many texts are held against", "object.text.matches('^a*$')"},
+		{"a long text that is searched once", "object.text.find('b') == ''"},
+		{"searches that each go to the end", "object.text.substring(0, 4000).findAll('a*b|.').size() > 0"},
+		{"nested lists that double and are compared", "[[1]]" + strings.Repeat(".map(x, [x, x])", 60) + ".all(x, x == x)"},
+		{"nested lists that double and are not equal", "[[1]]" + strings.Repeat(".map(x, [x, x])", 60) + ".all(x, !(x != x))"},
+		{"nested lists that double and are looked for", "[[1]]" + strings.Repeat(".map(x, [x, x])", 60) + ".all(x, x in [x])"},
+		{"nested lists that double and are looked for by place", "[[1]]" + strings.Repeat(".map(x, [x, x])", 60) + ".all(x, [x].indexOf(x) == 0)"},
+		{"a long row of searches, none of which is too dear", strings.Repeat("object.text.substring(0, 4000).matches(object.row) && ", 60) + "true"},
 		{"a list that doubles", "[[1]]" + strings.Repeat(".map(x, x + x)", 60) + "[0].sum() > 0"},
 		{"a text that doubles", "['a']" + strings.Repeat(".map(x, x + x)", 60) + "[0].size() > 0"},
 	} {
