@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/fleetcast-io/fleetcast/brokers"
 	"github.com/fleetcast-io/fleetcast/codec"
@@ -110,6 +111,7 @@ type Agent struct {
 	applier    Applier
 	transport  brokers.Transport
 	compressor *codec.Compressor
+	unpacked   *semaphore.Weighted // Bytes, see maxUnpacked.
 
 	state     *state
 	work      *queue.Queue[string, string]   // Works to apply, by source and ID.
@@ -156,6 +158,7 @@ func New(cluster string, store Store, applier Applier, t brokers.Transport, o Op
 	a := &Agent{
 		cluster: cluster, o: o, log: o.Log, applier: applier, transport: t,
 		compressor: codec.NewCompressor(),
+		unpacked:   semaphore.NewWeighted(maxUnpacked),
 		state:      s,
 		work:       queue.New[string, string](queue.Options{}),
 		outbox:     queue.New[string, outgoing](queue.Options{}),

@@ -16,6 +16,25 @@ import (
 // told that this agent reads them.
 const plainFor = time.Hour
 
+// maxUnpacked bounds the bytes of works that were decompressed and are not in the
+// store yet, at four of the largest. The driver bounds events, of which each may
+// stand for 64 times its size.
+const maxUnpacked = 4 * codec.MaxPayload
+
+// lendMemory waits until an event may be decompressed, which it is for as long as
+// it is not settled. It returns false if ctx ends before.
+func (a *Agent) lendMemory(ctx context.Context, d brokers.Delivery) (brokers.Delivery, bool) {
+	const most = 64 // Bytes that one compressed byte may stand for.
+	size := int64(min(codec.MaxPayload, most*len(d.Event.Data)))
+	if a.unpacked.Acquire(ctx, size) != nil {
+		return d, false // It stays with the broker.
+	}
+	return brokers.NewDelivery(d.From, d.Event, d.Position, func(err error) {
+		a.unpacked.Release(size)
+		d.Done(err)
+	}), true
+}
+
 // unpack returns an event as it was before it was compressed, once it is certain
 // that its source sent it to this cluster. If it says false, the event is
 // settled.

@@ -68,13 +68,17 @@ func (a *Agent) askAll() {
 }
 
 // handle takes one event from the broker.
-func (a *Agent) handle(_ context.Context, d brokers.Delivery) {
+func (a *Agent) handle(ctx context.Context, d brokers.Delivery) {
 	step := a.state.log.arrive(d.Position)
 	if _, ours := a.dialogues[d.From.Source]; !ours {
 		a.drop(d, step, "foreign_source", errors.New("it is from a source that this agent does not serve"))
 		return
 	}
 	if codec.Compressed(d.Event) {
+		var ok bool
+		if d, ok = a.lendMemory(ctx, d); !ok {
+			return
+		}
 		plain, ok := a.unpack(d, step)
 		if !ok {
 			return
