@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,9 +32,14 @@ const (
 	// themselves, so with more it would multiply.
 	checkEvery = 1
 	// mostExpression is the length of an expression in characters.
-	mostExpression = 16 << 10
-	// mostPrograms bounds the compiled expressions that are kept.
+	mostExpression = 4 << 10
+	// mostCopies is how often an expression may use optMap and optFlatMap, each of
+	// which has the compiler copy all before it.
+	mostCopies = 8
+	// mostPrograms bounds the compiled expressions that are kept, and mostKept
+	// their length in bytes together, to which their size is proportional.
 	mostPrograms = 256
+	mostKept     = 64 << 10
 )
 
 // Errors of an evaluation that are not the expression's fault.
@@ -47,6 +53,9 @@ var (
 type programs struct {
 	env  func() (*cel.Env, error)
 	kept *lru.Cache
+
+	mu   sync.Mutex // For what is added.
+	size int        // Of the expressions that are kept.
 }
 
 type compiled struct {
@@ -55,7 +64,11 @@ type compiled struct {
 }
 
 func newPrograms() *programs {
-	return &programs{env: sync.OnceValues(newEnv), kept: lru.New(mostPrograms)}
+	p := &programs{env: sync.OnceValues(newEnv)}
+	p.kept = lru.NewWithEvictionFunc(mostPrograms, func(expression lru.Key, _ any) {
+		p.size -= weigh(expression.(string)) //nolint:forcetypeassert // No other key is ever put in.
+	})
+	return p
 }
 
 // newEnv declares what expressions may use: what Kubernetes' admission policies
@@ -138,8 +151,32 @@ func (p *programs) compile(expression string) (cel.Program, error) {
 		return c.program, c.err
 	}
 	program, err := p.compileNew(expression)
-	p.kept.Add(expression, compiled{program, err})
+	p.keep(expression, compiled{program, err})
 	return program, err
+}
+
+// keep makes room for an expression by dropping what was not used for longest.
+func (p *programs) keep(expression string, c compiled) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.kept.Get(expression); ok {
+		return
+	}
+	p.size += weigh(expression)
+	p.kept.Add(expression, c)
+	for p.size > mostKept && p.kept.Len() > 1 {
+		p.kept.RemoveOldest()
+	}
+}
+
+// weigh returns the length of an expression, times the copies that compiling it
+// makes.
+func weigh(expression string) int {
+	return len(expression) << min(copies(expression), mostCopies)
+}
+
+func copies(expression string) int {
+	return strings.Count(expression, "optMap") + strings.Count(expression, "optFlatMap")
 }
 
 func (p *programs) compileNew(expression string) (program cel.Program, err error) {
@@ -151,6 +188,9 @@ func (p *programs) compileNew(expression string) (program cel.Program, err error
 	env, err := p.env()
 	if err != nil {
 		return nil, err
+	}
+	if copies(expression) > mostCopies {
+		return nil, fmt.Errorf("the expression uses optMap and optFlatMap more than %d times", mostCopies)
 	}
 	parsed, issues := env.Parse(expression)
 	if issues.Err() != nil {

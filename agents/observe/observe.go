@@ -8,7 +8,8 @@
 // Rules and objects come from others. No path and no expression panics, hangs or
 // takes memory beyond the limits that stand beside the code: paths are judged
 // before they are followed, expressions run with a cost limit, a budget per
-// object and a deadline. A rule that fails costs the other rules nothing.
+// object and a deadline, which are looked at between calls. Calls that could make
+// much of little are judged before they are made. A rule that fails costs the other rules nothing.
 //
 // # Secrets
 //

@@ -17,8 +17,9 @@ import (
 	"github.com/fleetcast-io/fleetcast/pkg/api"
 )
 
-// mostRules bounds the condition rules of one object.
-const mostRules = 50
+// mostRules bounds the condition rules of one object, and mostExpressions the
+// expressions of them all.
+const mostRules, mostExpressions = 50, 100
 
 // reserved are conditions that speak of the agent's or the hub's own work. A rule
 // that set them could have a work taken for deleted.
@@ -34,7 +35,11 @@ func Check(r Rules) error {
 	if len(r.Conditions) > mostRules {
 		return fmt.Errorf("conditionRules: %d rules, at most %d are allowed", len(r.Conditions), mostRules)
 	}
+	expressions := 0
 	for _, rule := range r.Conditions {
+		if expressions += len(rule.CelExpressions); expressions > mostExpressions {
+			return fmt.Errorf("conditionRules: more than %d expressions", mostExpressions)
+		}
 		switch {
 		case rule.Condition == "" && rule.Type == workv1.WellKnownConditionsType:
 		case reserved[rule.Condition]:

@@ -208,6 +208,7 @@ func TestCostsAreBounded(t *testing.T) {
 		{"nested lists that double and are looked for", "[[1]]" + strings.Repeat(".map(x, [x, x])", 60) + ".all(x, x in [x])"},
 		{"nested lists that double and are looked for by place", "[[1]]" + strings.Repeat(".map(x, [x, x])", 60) + ".all(x, [x].indexOf(x) == 0)"},
 		{"a long row of searches, none of which is too dear", strings.Repeat("object.text.substring(0, 4000).matches(object.row) && ", 60) + "true"},
+		{"an expression that doubles as it is read", "object.?word" + strings.Repeat(".optMap(x, x)", 60) + ".hasValue()"},
 		{"a list that doubles", "[[1]]" + strings.Repeat(".map(x, x + x)", 60) + "[0].sum() > 0"},
 		{"a text that doubles", "['a']" + strings.Repeat(".map(x, x + x)", 60) + "[0].size() > 0"},
 	} {
@@ -264,6 +265,7 @@ func TestCheck(t *testing.T) {
 		{"what confirms a deletion", observe.Rules{Conditions: []workv1.ConditionRule{{Condition: "Deleted", Type: "CEL"}}}, "cannot be set"},
 		{"what the agent says of its own work", observe.Rules{Conditions: []workv1.ConditionRule{{Condition: "Applied", Type: "CEL"}}}, "cannot be set"},
 		{"too many", observe.Rules{Conditions: make([]workv1.ConditionRule, 51)}, "at most 50"},
+		{"too many expressions", observe.Rules{Conditions: []workv1.ConditionRule{cel(strings.Split(strings.Repeat("true ", 101), " ")...)}}, "more than 100"},
 		{"a path without a name", observe.Rules{Feedback: paths("", ".x")}, "no name"},
 	} {
 		t.Run(c.reason, func(t *testing.T) {
