@@ -35,10 +35,7 @@ func autoscale(ctx context.Context, c *client, m *manifest, live *unstructured.U
 			return known // Then it is found out by putting the replicas back.
 		}
 		by.manager = fmt.Sprintf("HorizontalPodAutoscaler %s", name)
-		for range mostReverts {
-			known = known.revert([]claim{by})
-		}
-		return known
+		return known.leave(by)
 	}
 	return known
 }

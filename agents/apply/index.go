@@ -84,7 +84,7 @@ func (x *index) outcome(id objectID, key workKey, w want) (outcome, bool) {
 		return outcome{}, false
 	}
 	u, ok := r.users[key]
-	if !ok || u.stale || u.want != w || time.Since(u.read) >= x.verify {
+	if !ok || u.stale || u.want != w || time.Since(u.read) >= x.verify || u.memory.due(time.Now()) {
 		return outcome{}, false
 	}
 	o := u.outcome

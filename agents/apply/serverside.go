@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -103,7 +104,7 @@ func applyObject(ctx context.Context, c *client, t task, live *unstructured.Unst
 	case after.GetResourceVersion() == live.GetResourceVersion():
 		o = done(unchanged)
 	case live.GetAnnotations()[api.SpecHashAnnotation] == sum:
-		known = known.revert(overwritten(live, intent, t.option.self(), false, builtIn(t.meta.Group)))
+		known = known.revert(overwritten(live, intent, t.option.self(), false, builtIn(t.meta.Group)), time.Now())
 	}
 	known.conflict = noConflict
 	did = applied{outcome: known.verdict(o, after, reduced), live: after, result: known.digest(after, t.object), learned: &known}

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -62,8 +63,10 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	if o, ok := a.rights.escalation(ctx, p, m); !ok {
 		return o
 	}
+	past := a.index.memory(id, p.key, asked)
+	ended := past.due(time.Now())
 	t := task{
-		manifest: m, key: p.key, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: a.index.memory(id, p.key, asked),
+		manifest: m, key: p.key, owner: ownerRef(h.name, h.uid), fresh: p.fresh, known: past.reopen(time.Now()),
 		rival: func(ctx context.Context, live metav1.Object) (*rival, error) { return a.rival(ctx, p.key, h, m, live) },
 		yield: a.yield, mayReplace: func(ctx context.Context) error { return a.rights.mayReplace(ctx, p, m) },
 	}
@@ -80,6 +83,9 @@ func (a *Applier) applyManifest(ctx context.Context, p *pass, h *holding, m *man
 	}
 	did.outcome = a.rights.judge(p, m, did.outcome)
 	tell := a.index.end(id, p.key, asked, did.outcome, did.live, did.result)
+	if did.learned == nil && ended {
+		did.learned = &t.known
+	}
 	if did.learned != nil {
 		a.index.remember(id, p.key, asked, *did.learned)
 	}

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -118,7 +119,7 @@ func updateObject(ctx context.Context, c *client, t task, live *unstructured.Uns
 	if after.GetResourceVersion() == live.GetResourceVersion() {
 		o = done(unchanged)
 	} else if past.result != (digest{}) || live.GetAnnotations()[api.SpecHashAnnotation] == t.sum {
-		past = past.revert(overwritten(live, next, ours{updateManager, metav1.ManagedFieldsOperationUpdate}, true, builtIn(t.meta.Group)))
+		past = past.revert(overwritten(live, next, ours{updateManager, metav1.ManagedFieldsOperationUpdate}, true, builtIn(t.meta.Group)), time.Now())
 	}
 	if foreign {
 		past = past.add(now.content)
