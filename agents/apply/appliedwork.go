@@ -213,7 +213,7 @@ func (a *Applier) ensureAppliedWork(ctx context.Context, p *pass, desired, live 
 	}
 	was := keyOf(live, p.key)
 	if was.source != p.key.source {
-		return nil, fmt.Errorf("%w by work %s of source %s", errTaken, clip(was.id), clip(was.source))
+		return nil, fmt.Errorf("%w by a work of another source", errTaken)
 	}
 	if was != p.key {
 		// The work was made again under the same name: what is there is its own

@@ -12,6 +12,8 @@ import (
 
 var autoscalerResource = schema.GroupVersionResource{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"}
 
+const autoscalerKind = "HorizontalPodAutoscaler"
+
 var replicasPath = fieldpath.MakePathOrDie("spec", "replicas")
 
 // autoscale leaves the replicas to a HorizontalPodAutoscaler from the first
@@ -30,24 +32,24 @@ func autoscale(ctx context.Context, c *client, m *manifest, live *unstructured.U
 		if !by.scaling || !by.path.Equals(replicasPath) {
 			continue
 		}
-		name, err := c.autoscalerOf(ctx, m)
-		if err != nil || name == "" {
+		scaled, err := c.autoscaled(ctx, m)
+		if err != nil || !scaled {
 			return known // Then it is found out by putting the replicas back.
 		}
-		by.manager = fmt.Sprintf("HorizontalPodAutoscaler %s", name)
+		by.manager = autoscalerKind
 		return known.leave(by)
 	}
 	return known
 }
 
-// autoscalerOf returns the name of the HorizontalPodAutoscaler that scales the
-// object, nothing if there is none.
-func (c *client) autoscalerOf(ctx context.Context, m *manifest) (string, error) {
+// autoscaled says whether there is a HorizontalPodAutoscaler for the object. Its
+// name is not the work's to know: it may be of others.
+func (c *client) autoscaled(ctx context.Context, m *manifest) (bool, error) {
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
 	list, err := c.objects.Resource(autoscalerResource).Namespace(m.object.GetNamespace()).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return "", fmt.Errorf("list the autoscalers: %w", err)
+		return false, fmt.Errorf("list the autoscalers: %w", err)
 	}
 	for i := range list.Items {
 		target, _, err := unstructured.NestedStringMap(list.Items[i].Object, "spec", "scaleTargetRef")
@@ -56,8 +58,8 @@ func (c *client) autoscalerOf(ctx context.Context, m *manifest) (string, error) 
 		}
 		gv, err := schema.ParseGroupVersion(target["apiVersion"])
 		if err == nil && gv.Group == m.meta.Group && target["kind"] == m.meta.Kind && target["name"] == m.object.GetName() {
-			return list.Items[i].GetName(), nil
+			return true, nil
 		}
 	}
-	return "", nil
+	return false, nil
 }

@@ -179,7 +179,7 @@ func (m memory) verdict(o outcome, live, desired *unstructured.Unstructured) out
 		if !c.lost() || !asked || (there && contains(have, want, false)) {
 			continue
 		}
-		text := fmt.Sprintf("%s of %s", c.who(), c.field())
+		text := fmt.Sprintf("%s of %s", c.who(), c.shown())
 		if c.scaling {
 			scaled = append(scaled, text)
 		} else {

@@ -1,6 +1,8 @@
 package apply
 
 import (
+	"regexp"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -17,6 +19,14 @@ type claim struct {
 }
 
 func (c claim) field() string { return c.path.String() }
+
+// elementValues are the values that elements of lists are found by in a path.
+var elementValues = regexp.MustCompile(`\[(?:[^\]"]|"(?:[^"\\]|\\.)*")*\]`)
+
+// withoutValues is a path for messages: the values in it are content.
+func withoutValues(path string) string { return elementValues.ReplaceAllString(path, "[]") }
+
+func (c claim) shown() string { return withoutValues(c.field()) }
 
 // key tells claims of one object apart.
 func (c claim) key() string { return c.manager + " " + c.field() }

@@ -90,7 +90,7 @@ func TestLivesWithOthers(t *testing.T) {
 		{
 			"an autoscaler and Update", nil, (*cluster).autoscaler, autoscale, 0,
 			manifestApplied,
-			[]string{"HorizontalPodAutoscaler scaler", ".spec.replicas"},
+			[]string{`"HorizontalPodAutoscaler" of`, ".spec.replicas"},
 		},
 		{
 			"an autoscaler that is not one of Kubernetes and Update", nil, nil, func(c *cluster, i int) { c.scale("keda", int64(4+i%3)) }, 2,

@@ -55,11 +55,12 @@ func isContest(o outcome) bool {
 	return ok
 }
 
-// describe names a work for the status of another one.
+// describe names a work for the status of another one. Of a work of another
+// source it says no more than the object's owner references do.
 func (a *Applier) describe(key workKey, name string, own workKey) string {
 	work := strings.TrimPrefix(name, a.options.HubHash+"-")
 	if key.source != "" && key.source != own.source {
-		return fmt.Sprintf("work %s of source %s", clip(work), clip(key.source))
+		return "a work of another source (AppliedManifestWork " + clip(name) + ")"
 	}
 	return "work " + clip(work)
 }

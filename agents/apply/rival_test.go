@@ -264,7 +264,7 @@ func TestWorksThatDisagreeOverSources(t *testing.T) {
 			if tt.applied {
 				wantApplied(t, tt.reason, second, plainly)
 			} else {
-				wantContest(t, tt.reason, second, "work one of source "+first.src)
+				wantContest(t, tt.reason, second, "a work of another source (AppliedManifestWork "+first.appliedName()+")")
 				after := c.get(configMaps, c.namespace, "a")
 				if diff := cmp.Diff(before.Object, after.Object); diff != "" {
 					t.Errorf("the object changed (-before +after):\n%s", diff)

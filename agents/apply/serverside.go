@@ -203,8 +203,8 @@ func (c *client) adopt(ctx context.Context, m *manifest, live *unstructured.Unst
 	return nil
 }
 
-// describeConflict names the fields and who owns them. The server's causes hold
-// no values.
+// describeConflict names the fields and who owns them. What the
+// server's causes hold of values is cut out.
 func describeConflict(err error) error {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || status.Status().Details == nil {
@@ -213,7 +213,7 @@ func describeConflict(err error) error {
 	var parts []string
 	for _, cause := range status.Status().Details.Causes {
 		if cause.Type == metav1.CauseTypeFieldManagerConflict {
-			parts = append(parts, cause.Message+" over "+cause.Field)
+			parts = append(parts, cause.Message+" over "+withoutValues(cause.Field))
 		}
 	}
 	return fmt.Errorf("%s; force the apply, or leave these fields out of the manifest", clip(strings.Join(parts, ", ")))
