@@ -192,6 +192,9 @@ func (p *programs) compileNew(expression string) (program cel.Program, err error
 	if copies(expression) > mostCopies {
 		return nil, fmt.Errorf("the expression uses optMap and optFlatMap more than %d times", mostCopies)
 	}
+	if weigh(expression) > 4*mostExpression {
+		return nil, fmt.Errorf("the expression has more than %d characters with what optMap and optFlatMap copy", 4*mostExpression)
+	}
 	parsed, issues := env.Parse(expression)
 	if issues.Err() != nil {
 		return nil, errors.New(clip(firstIssue(issues)))

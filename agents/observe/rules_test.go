@@ -209,6 +209,7 @@ func TestCostsAreBounded(t *testing.T) {
 		{"nested lists that double and are looked for by place", "[[1]]" + strings.Repeat(".map(x, [x, x])", 60) + ".all(x, [x].indexOf(x) == 0)"},
 		{"a long row of searches, none of which is too dear", strings.Repeat("object.text.substring(0, 4000).matches(object.row) && ", 60) + "true"},
 		{"an expression that doubles as it is read", "object.?word" + strings.Repeat(".optMap(x, x)", 60) + ".hasValue()"},
+		{"a list that is copied as it is read", "optional.of([" + strings.Repeat("1, ", 1000) + "1])" + strings.Repeat(".optMap(x, x)", 8) + ".hasValue()"},
 		{"a list that doubles", "[[1]]" + strings.Repeat(".map(x, x + x)", 60) + "[0].sum() > 0"},
 		{"a text that doubles", "['a']" + strings.Repeat(".map(x, x + x)", 60) + "[0].size() > 0"},
 	} {
