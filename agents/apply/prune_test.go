@@ -280,8 +280,10 @@ func TestSourcesDoNotShareAName(t *testing.T) {
 	b := c.newWork("web", c.configMap("b", nil))
 	b.src = "stranger"
 	status, err := b.apply()
-	if err == nil || !strings.Contains(err.Error(), "source "+a.src) {
-		t.Errorf("Apply = %v, want the owner named", err)
+	if err == nil || !strings.Contains(err.Error(), a.appliedName()+": the name is taken by a work of another source") {
+		t.Errorf("Apply = %v, want the AppliedManifestWork named", err)
+	} else if strings.Contains(err.Error(), a.src) {
+		t.Errorf("Apply = %v, which names the other source", err)
 	}
 	if got := condition(status, workv1.WorkApplied); got != workFailed {
 		t.Errorf("Applied = %s", got)
