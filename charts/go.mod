@@ -82,6 +82,7 @@ require (
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
 	github.com/shopspring/decimal v1.4.0 // indirect
 	github.com/spf13/cast v1.7.0 // indirect
+	github.com/stoewer/go-strcase v1.3.0 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	go.etcd.io/bbolt v1.5.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
@@ -112,3 +113,7 @@ require (
 )
 
 replace github.com/fleetcast-io/fleetcast => ..
+
+// The version that the agent is built with: Helm asks for a later one, whose
+// interpreter has other types.
+replace github.com/google/cel-go => github.com/google/cel-go v0.26.0

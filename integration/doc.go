@@ -6,7 +6,7 @@
 //
 //	broker start|stop|kill|wipe          the broker; wipe removes its data, too
 //	hub start|stop|kill                  the hub
-//	agent start|stop|kill CLUSTER        a cluster's agent
+//	agent start|stop|kill CLUSTER        the agent of a cluster
 //	agent join CLUSTER                   its namespace on the hub, as start makes it
 //	apiserver stop|kill|restart CLUSTER  a cluster's API server, or that of "hub"
 //	fleetcast ARGS...                    the CLI against the hub
