@@ -2,6 +2,7 @@ package charts_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -139,6 +140,18 @@ func TestAgentNeedsItsRights(t *testing.T) {
 	}
 	work.Labels, work.Generation = map[string]string{"team": "a"}, 2
 	turn(applier.Apply, workv1.WorkApplied)
+
+	// While a work waits for a kind, CRDs are watched.
+	waiting := newWork(teamSpace, "waits", "v")
+	waiting.Spec.Executor = work.Spec.Executor
+	waiting.Spec.Workload.Manifests[0].Raw = fmt.Appendf(nil, `{"apiVersion":"example.com/v1","kind":"Missing","metadata":{"name":"m","namespace":%q}}`, teamSpace)
+	b, err := codec.NewBundle("hub1", waiting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := applier.Apply(t.Context(), b, codec.Report{}); err == nil {
+		t.Error("a work of a kind that there is not was applied")
+	}
 
 	granted := map[string]bool{}
 	for _, u := range r.objects {

@@ -32,7 +32,7 @@ func TestRights(t *testing.T) {
 		"ClusterRole " + work + "appliedmanifestworks/status":     "patch",
 		"ClusterRole " + work + "appliedmanifestworks/finalizers": "update",
 		"ClusterRole " + crd + " (named)":                         "get",
-		"ClusterRole " + crd:                                      "create",
+		"ClusterRole " + crd:                                      "create list watch",
 		"ClusterRole authorization.k8s.io subjectaccessreviews":   "create",
 	}
 	var rbac []string
